@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"strconv"
+	"strings"
+	"time"
 
 	"github.com/usher-agent/usher/agent/api"
 	"github.com/usher-agent/usher/agent/audit"
@@ -52,7 +54,29 @@ func (f front) Release(r *enforcer.Release) *enforcer.Denial {
 	if r.Force && dec.Denial == nil && dec.Lease != nil {
 		f.audit.Forced(r.Caller, dec.Lease)
 	}
+	if dec.Denial == nil && r.HoldOff != nil {
+		f.tellHoldOffs(r.Caller, dec.Events)
+	}
 	return dec.Denial
+}
+
+// tellHoldOffs notes the hold-offs that an admin has begun, changed or lifted.
+func (f front) tellHoldOffs(by enforcer.Caller, events []enforcer.Event) {
+	for _, ev := range events {
+		h := ev.HoldOff
+		switch ev.Kind {
+		case enforcer.EventHeldOff:
+			f.audit.HeldOff(by, h, h.Until)
+			f.log.Warn("the holder of a lease that was released by force is held off", "lease", h.Lease.String()[:8],
+				"pools", strings.Join(h.Pools, ", "), "until", h.Until.Format(time.RFC3339), "uid", by.UID,
+				"pid", by.PID, "exe", by.Exe)
+		case enforcer.EventLifted:
+			f.audit.HeldOff(by, h, time.Time{})
+			f.log.Warn("a hold-off was lifted", "lease", h.Lease.String()[:8], "pools", strings.Join(h.Pools, ", "),
+				"uid", by.UID, "pid", by.PID, "exe", by.Exe)
+		default:
+		}
+	}
 }
 
 func (f front) Adjust(r *enforcer.Adjust) *enforcer.Denial {

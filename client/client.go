@@ -341,6 +341,13 @@ func (c *Client) Release(ctx context.Context, id string, force bool) error {
 	return c.do(ctx, "DELETE", path, nil, nil)
 }
 
+// HoldOff ends anybody's lease by force, and its holder gets no slots of the lease's pools for d (1 s to 7 days): it is
+// denied [ErrHeldOff]. Of a lease that was ended so, it sets how much longer that lasts; 0 lifts it. Admins only.
+func (c *Client) HoldOff(ctx context.Context, lease string, d time.Duration) error {
+	return c.do(ctx, "DELETE", fmt.Sprintf("/v1/leases/%s?force=true&hold_off_seconds=%g", url.PathEscape(lease),
+		d.Seconds()), nil, nil)
+}
+
 // Lease returns one lease; [ErrLeaseUnknown], [ErrNotHolder].
 func (c *Client) Lease(ctx context.Context, id string) (*wire.Lease, error) {
 	return get[wire.Lease](ctx, c, "/v1/leases/"+url.PathEscape(id))

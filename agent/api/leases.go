@@ -271,12 +271,15 @@ func (s *Server) renew(c *call) {
 
 func (s *Server) release(c *call) {
 	id, d := leaseID(c)
-	var force bool
+	q := &enforcer.Release{ID: id, Caller: c.peer.caller(c.admin)}
 	if d == nil {
-		force, d = flag(c, "force")
+		q.Force, d = flag(c, "force")
 	}
 	if d == nil {
-		d = s.slots.Release(&enforcer.Release{ID: id, Caller: c.peer.caller(c.admin), Force: force})
+		q.HoldOff, d = holdOffOf(c)
+	}
+	if d == nil {
+		d = s.slots.Release(q)
 	}
 	if d != nil {
 		s.answerDenial(c, d)

@@ -98,7 +98,7 @@ func (s *Server) getFeature(c *call) {
 func (s *Server) getPools(c *call) {
 	out := wire.Pools{Pools: []wire.Pool{}}
 	for _, p := range s.slots.Pools() {
-		out.Pools = append(out.Pools, poolShape(p))
+		out.Pools = append(out.Pools, poolShape(p, c.peer, c.admin))
 	}
 	s.answer(c, http.StatusOK, out)
 }
@@ -119,7 +119,7 @@ func (s *Server) getPool(c *call) {
 			Detail: "pool " + strconv.Quote(plugin.Short(name)) + " is not in the licence", Hint: hint})
 		return
 	}
-	s.answer(c, http.StatusOK, poolShape(p))
+	s.answer(c, http.StatusOK, poolShape(p, c.peer, c.admin))
 }
 
 func (s *Server) adjust(c *call) {
@@ -136,13 +136,19 @@ func (s *Server) adjust(c *call) {
 	s.getPool(c)
 }
 
-func poolShape(p enforcer.PoolStatus) wire.Pool {
+// poolShape is a pool as a caller may see it.
+func poolShape(p enforcer.PoolStatus, to *peer, admin bool) wire.Pool {
 	out := wire.Pool{Name: p.Name, Kind: "pool", Unit: p.Unit, Limit: count(p.Limit), Scope: string(p.Scope),
 		Budget: count(p.Budget),
 		InUse:  p.InUse, Available: count(p.Available()), Waiting: p.Waiting, Reserved: p.Reserved, Peak: p.Peak,
 		Leases: p.Leases, Quantum: p.Quantum, Parts: p.Parts}
 	if p.Meter {
 		out.Kind = "meter"
+	}
+	for _, h := range p.HoldOffs {
+		if admin || h.Concerns(to.caller(false)) {
+			out.HoldOffs = append(out.HoldOffs, holdOffShape(h))
+		}
 	}
 	return out
 }

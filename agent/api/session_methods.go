@@ -1,6 +1,8 @@
 package api
 
 import (
+	"time"
+
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
@@ -98,7 +100,7 @@ func (x *session) getFeatures(r *rpcRequest) (any, *enforcer.Denial, *rpcError) 
 func (x *session) listPools(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 	out := wire.Pools{Pools: []wire.Pool{}}
 	for _, p := range x.server.slots.Pools() {
-		out.Pools = append(out.Pools, poolShape(p))
+		out.Pools = append(out.Pools, poolShape(p, &x.conn.peer, len(p.HoldOffs) > 0 && x.isAdmin()))
 	}
 	return out, params(r, &struct{}{}), nil
 }
@@ -156,8 +158,12 @@ func (x *session) answerLease(r *rpcRequest, g Grant, d *enforcer.Denial) (any, 
 
 func (x *session) release(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 	id, in, d := one(r)
+	var held *time.Duration
+	if d == nil && in.HoldOffSeconds != nil {
+		held, d = holdOff(*in.HoldOffSeconds)
+	}
 	if d == nil {
-		x.giveUp = enforcer.Release{ID: id, Caller: x.conn.peer.caller(x.isAdmin()), Force: in.Force}
+		x.giveUp = enforcer.Release{ID: id, Caller: x.conn.peer.caller(x.isAdmin()), Force: in.Force, HoldOff: held}
 		d = x.server.slots.Release(&x.giveUp)
 	}
 	return struct{}{}, d, nil

@@ -39,6 +39,8 @@ const (
 	DocumentRemoved  = "document.removed"
 	UpstreamChanged  = "upstream.changed"
 	LeaseForced      = "lease.forced"
+	HolderHeldOff    = "holder.held_off"
+	HoldOffLifted    = "hold_off.lifted"
 	MeterAdjusted    = "meter.adjusted"
 	ConfigReloaded   = "config.reloaded"
 	ConfigRefused    = "config.refused"
@@ -279,6 +281,20 @@ func (l *Log) Forced(by enforcer.Caller, lease *enforcer.Lease) {
 		}
 	}
 	l.NoteBy(by, eventlog.Event{Type: LeaseForced, Subject: lease.ID.String()[:8], Fields: f})
+}
+
+// HeldOff notes until when an admin holds a holder off, or that a hold-off was lifted, for the zero time. It has the
+// beginning alone of the id of the lease that was released.
+func (l *Log) HeldOff(by enforcer.Caller, h *enforcer.HoldOff, until time.Time) {
+	e := eventlog.Event{Type: HoldOffLifted, Subject: h.Lease.String()[:8],
+		Fields: map[string]string{"pools": strings.Join(h.Pools, ", ")}}
+	if !until.IsZero() {
+		e.Type, e.Fields["until"] = HolderHeldOff, until.UTC().Format(time.RFC3339)
+	}
+	if name := l.nameOf(h.Of[0], l.now()); name != "" {
+		e.Fields["holder"] = name
+	}
+	l.NoteBy(by, e)
 }
 
 // ClockReset notes that a document of the vendor's has put licence time back.

@@ -167,6 +167,11 @@ class Session:
         self.leases[lease.id] = lease
         return lease
 
+    def release(self, lease_id, force=False, hold_off_seconds=None):
+        """Ends a lease by its id. An admin ends anybody's with force; with hold_off_seconds its holder gets no slots of the lease's pools for so long. Of a lease that was ended so, that sets how much longer it lasts, and 0 lifts it."""
+        more = {} if hold_off_seconds is None else {"hold_off_seconds": hold_off_seconds}
+        self.call("lease.release", id=lease_id, force=force, **more)
+
     def pools(self):
         pools = self.call("pools.list").get("pools")
         if not isinstance(pools, list) or not all(isinstance(p, dict) and p.get("name") for p in pools):

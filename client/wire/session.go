@@ -64,4 +64,7 @@ type LeaseRequest struct {
 	ID         string  `json:"id" wire:"required"`
 	TTLSeconds float64 `json:"ttl_seconds,omitempty" wire:"positive"` // of lease.renew
 	Force      bool    `json:"force,omitempty"`                       // of lease.release, for admins
+	// of lease.release with force: for how long the holder gets no slots of the lease's pools; of a lease that was
+	// released so: for how long from now, and 0 for no longer
+	HoldOffSeconds *float64 `json:"hold_off_seconds,omitempty"`
 }

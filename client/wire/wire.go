@@ -220,6 +220,8 @@ type Pool struct {
 	Quantum   int64  `json:"quantum,omitzero,omitempty"` // parts of a slot, where leases may hold parts
 	// with quantum: the parts in use, which in_use rounds up to slots
 	Parts int64 `json:"parts,omitzero,omitempty"`
+	// the hold-offs in force, for admins; those of the caller itself, for others
+	HoldOffs []HoldOff `json:"hold_offs,omitempty"`
 }
 
 // AdjustRequest is the body of PUT /v1/pools/{name}, for meters.
