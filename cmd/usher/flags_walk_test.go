@@ -26,6 +26,7 @@ var takenBy = map[string]taken{
 	"patience": {"0 0s 0d PT0S 1s 1ms", "-1s -1 1 x 1970-01-01 0001-01-01 9999-12-31 9000y " +
 		"999999999999999999999h"},
 	"life":     {"1s 24h 1d P1D", "0 0s 0d PT0S 1ms 999ms -1s 1 x 1970-01-01 0001-01-01 9999-12-31 9000y"},
+	"hold":     {"0 0s 0d PT0S 1s 10m 7d P7D", "-1s 1ms 999ms 8d P8D 1 x 1970-01-01 0001-01-01 9999-12-31 9000y"},
 	"deadline": {"1ms 5s 1h P1D", "0 0s 0d PT0S -1s 1 x 1970-01-01 0001-01-01 9999-12-31 9000y"},
 	"instant": {"1970-01-02 2026-01-01 2026-01-01T00:00:00Z 9999-12-31 9999-12-31T23:59:59Z",
 		"1970-01-01 1970-01-01T00:00:00Z 0001-01-01 0001-01-01T00:00:00Z 1969-12-31 9000y -9000y 0 1 x 10000-01-01 " +
@@ -51,7 +52,7 @@ var flagKinds = map[string]string{
 	"upstream token --uses": "count", "--timeout": "deadline",
 	"acquire --agent-wait": "patience", "release --agent-wait": "patience", "renew --agent-wait": "patience",
 	"run --agent-wait": "patience", "draw --agent-wait": "patience", "events history --number": "count",
-	"draw --wait": "patience",
+	"draw --wait": "patience", "release --hold-off": "hold",
 }
 
 // texts are the flags that name something, whatever the command.
@@ -61,7 +62,8 @@ var texts = strings.Fields(`socket instance data config as license log-format lo
 	issuer owner`)
 
 // with are what a command needs beside the flag that is tried.
-var with = map[string][]string{"acquire": {"--pool", "p"}, "run": {"--pool", "p"}}
+var with = map[string][]string{"acquire": {"--pool", "p"}, "run": {"--pool", "p"},
+	"release": {"--force"}}
 
 // licenceIn makes a vendor's key k and a licence signed with it in a folder, and returns the licence's path.
 func licenceIn(t *testing.T, dir string) string {

@@ -207,11 +207,30 @@ func (c *cli) renewCommand() *cobra.Command {
 func (c *cli) releaseCommand() *cobra.Command {
 	var force bool
 	var wait *time.Duration
-	cmd := &cobra.Command{Use: "release ID [--force]", Short: "Give a lease back", Args: cobra.ExactArgs(1),
+	var holdOff time.Duration
+	cmd := &cobra.Command{Use: "release ID [--force [--hold-off D]]", Short: "Give a lease back",
+		Args: cobra.ExactArgs(1),
+		Long: `Give a lease back. As an admin, end anybody's with --force. With --hold-off its holder cannot just take
+the slots again: until the time is over, its user gets none of the lease's pools, and its waiters are turned away.
+What the user holds besides stays. "usher pools" lists the users that are held off. With the id of a lease that
+was ended so, --hold-off sets how much longer it lasts, and --hold-off 0 lifts it.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			holds := cmd.Flags().Changed("hold-off")
+			switch {
+			case holds && holdOff != 0 && (holdOff < enforcer.MinHoldOff || holdOff > enforcer.MaxHoldOff):
+				return usage("--hold-off: %s is out of range: give from %s to %s, or 0 to lift it",
+					enforcer.Span(holdOff), enforcer.Span(enforcer.MinHoldOff), enforcer.Span(enforcer.MaxHoldOff))
+			case holds && !force:
+				return usage("--hold-off goes with --force: a holder that gives its lease back is not held off")
+			}
 			asked := false
 			return c.ride(cmd.Context(), *wait, true, func() error {
-				err := c.client().Release(cmd.Context(), args[0], force)
+				var err error
+				if holds {
+					err = c.client().HoldOff(cmd.Context(), args[0], holdOff)
+				} else {
+					err = c.client().Release(cmd.Context(), args[0], force)
+				}
 				if asked && errors.Is(err, client.ErrLeaseUnknown) {
 					return nil // the try before has done it
 				}
@@ -222,6 +241,8 @@ func (c *cli) releaseCommand() *cobra.Command {
 		}}
 	wait = patience(cmd)
 	cmd.Flags().BoolVar(&force, "force", false, "end anybody's lease (admins)")
+	spanVar(cmd.Flags(), &holdOff, "hold-off", 0, 0,
+		"with --force: for how long its user gets no slots of the lease's pools, up to 7d; 0 lifts it")
 	return cmd
 }
 

@@ -176,7 +176,29 @@ func (c *cli) printPools(pools []wire.Pool) error {
 		rows = append(rows, []string{name, use, limitText(p.Limit), limitText(p.Budget), limitText(p.Available),
 			fmt.Sprint(p.Peak), fmt.Sprint(p.Leases), p.Scope})
 	}
-	return c.table(rows...)
+	if err := c.table(rows...); err != nil {
+		return err
+	}
+	now := time.Now()
+	for _, p := range pools {
+		for _, h := range p.HoldOffs {
+			fprintf(c.out, "%s: %s is held off until %s, %s: lease %s was released by force\n", p.Name, heldOffText(h),
+				h.Until.UTC().Format(time.RFC3339), away(h.Until, now), h.Lease)
+		}
+	}
+	return nil
+}
+
+// heldOffText names a holder that is held off.
+func heldOffText(h wire.HoldOff) string {
+	if len(h.PIDs) == 0 {
+		return holderText(&wire.Holder{UID: h.UID, Credential: h.Credential})
+	}
+	pids := make([]string, len(h.PIDs))
+	for i, pid := range h.PIDs {
+		pids[i] = fmt.Sprint(pid)
+	}
+	return "without an identity, pid " + strings.Join(pids, ", ")
 }
 
 // troubles are what a check warns of though the licence is good: nobody is served, or somebody does not answer.
