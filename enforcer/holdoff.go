@@ -38,8 +38,8 @@ func (h *HoldOff) Resumed(now time.Time) *HoldOff {
 	return h
 }
 
-// concerns reports whether a caller is one of the holders.
-func (h *HoldOff) concerns(c Caller) bool {
+// Concerns reports whether a caller is one of the holders.
+func (h *HoldOff) Concerns(c Caller) bool {
 	return slices.ContainsFunc(h.Of, func(o Caller) bool { return o.SameUser(c) || o.SameProcess(c) })
 }
 
@@ -99,7 +99,7 @@ func (e *Enforcer) heldOff(c Caller, items []Item, now time.Time) *Denial {
 	}
 	var last *holdOff
 	for _, h := range e.holdOffs.by[c.Who()] {
-		if now.Before(h.Until) && (last == nil || h.Until.After(last.Until)) && h.pool(items) != "" && h.concerns(c) {
+		if now.Before(h.Until) && (last == nil || h.Until.After(last.Until)) && h.pool(items) != "" && h.Concerns(c) {
 			last = h
 		}
 	}
@@ -174,7 +174,7 @@ func (r *Release) holdOff(e *Enforcer, now time.Time) Decision {
 func (e *Enforcer) oust(hold *HoldOff, now time.Time) (out []Event) {
 	var away []*waiting
 	for _, w := range e.waiters {
-		if !w.Draws && hold.pool(w.Items) != "" && hold.concerns(w.Request.Caller) {
+		if !w.Draws && hold.pool(w.Items) != "" && hold.Concerns(w.Request.Caller) {
 			away = append(away, w)
 		}
 	}
