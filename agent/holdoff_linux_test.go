@@ -43,7 +43,7 @@ func TestOustedHolderIsHeldOff(t *testing.T) {
 		p, err := c.Pool(t.Context(), "streams")
 		return err == nil && p.Waiting == 2
 	})
-	if code, out := c.tool("release", hog.ID, "--hold-off", "10m"); code != 2 {
+	if code, out := c.tool("release", hog.ID, "--hold-off", "10m"); code != 64 {
 		t.Errorf("without --force: %d %s", code, out)
 	}
 	for _, bad := range []string{"", "x", "-1", "NaN", "1e300", "0.5", "604801"} {
