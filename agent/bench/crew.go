@@ -14,13 +14,18 @@ import (
 	"github.com/usher-agent/usher/client/wire"
 )
 
-// work is what a process of callers answers for a slice: how many pairs it made, and the median and the greatest of
-// their times in µs.
+// work is what a process of callers answers for a slice: how many pairs it made, the median and the greatest of their
+// times in µs, and when it began and ended, in ns.
 type work struct {
 	Pairs int     `json:"pairs"`
 	P50   float64 `json:"p50"`
 	Max   float64 `json:"max"`
+	Begin int64   `json:"begin"`
+	End   int64   `json:"end"`
 }
+
+// took is how long the work was, without the orders and the reports of many processes, which are no work of a server.
+func (w work) took() time.Duration { return time.Duration(w.End - w.Begin) }
 
 // toil reads slices' lengths, a line each, works for so long and answers with a line each.
 func toil(in io.Reader, out io.Writer, f func(time.Duration) (work, error)) error {
@@ -43,7 +48,7 @@ func toil(in io.Reader, out io.Writer, f func(time.Duration) (work, error)) erro
 
 // repeat calls pair, which says what time of it counts, until d is over.
 func repeat(d time.Duration, pair func() (time.Duration, error)) (w work, err error) {
-	took := make([]float64, 0, 1<<14)
+	took, began := make([]float64, 0, 1<<14), time.Now()
 	for end := time.Now().Add(d); time.Now().Before(end); {
 		t, err := pair()
 		if err != nil {
@@ -51,7 +56,7 @@ func repeat(d time.Duration, pair func() (time.Duration, error)) (w work, err er
 		}
 		took = append(took, micros(t))
 	}
-	return work{len(took), median(took), quantile(took, 1)}, nil
+	return work{len(took), median(took), quantile(took, 1), began.UnixNano(), time.Now().UnixNano()}, nil
 }
 
 // caller is a client process that acquires and releases in so many sessions at once. Each session acquires once before
@@ -112,6 +117,10 @@ func sum(works []work) (all work) {
 	for _, w := range works {
 		all.Pairs += w.Pairs
 		all.Max = max(all.Max, w.Max)
+		all.End = max(all.End, w.End)
+		if all.Begin == 0 || w.Begin < all.Begin {
+			all.Begin = w.Begin
+		}
 		p50s = append(p50s, w.P50)
 	}
 	all.P50 = median(p50s)

@@ -36,32 +36,34 @@ func (s side) slice(d time.Duration) (sample, error) {
 	if err := errors.Join(err1, err2); err != nil {
 		return sample{}, err
 	}
-	begin := time.Now()
 	w, err := s.crew.work(d)
-	took := time.Since(begin)
 	if err != nil {
 		return sample{}, err
 	}
 	if w.Pairs == 0 {
-		return sample{}, fmt.Errorf("no pair was made in %s", took)
+		return sample{}, fmt.Errorf("no pair was made in %s", w.took())
 	}
 	server1, err1 := cpuTime(s.servers()...)
 	client1, err2 := cpuTime(s.crew.pids()...)
 	n := float64(w.Pairs)
-	return sample{w.P50, n / took.Seconds(), micros(server1-server) / n, micros(client1-client) / n},
+	return sample{w.P50, n / w.took().Seconds(), micros(server1-server) / n, micros(client1-client) / n},
 		errors.Join(err1, err2)
 }
 
-// sliceLength is how long a side works before it is another's turn.
-const sliceLength = 50 * time.Millisecond
+// How long a side works before it is another's turn. Many processes begin and end one after the other, so that their
+// slices are longer.
+const (
+	sliceOfOne  = 50 * time.Millisecond
+	sliceOfMany = 100 * time.Millisecond
+)
 
 // contest is what was measured of two sides in slices by turns: of each run the rounds, of each round both sides.
 type contest [][][2]sample
 
-// duel has two sides work by turns, in as many runs as the suite has. A round is four slices: one side, twice the other,
-// and the first again, so that neither what a slice leaves behind nor a machine that slows down falls on one side.
-// Every second round the other side begins.
-func (s *suite) duel(rounds int, sides [2]side) (contest, error) {
+// duel has two sides work by turns, in as many runs as the suite has. A round is four slices: one side, twice the
+// other, and the first again, so that neither what a slice leaves behind nor a machine that slows down falls on one
+// side. Every second round the other side begins.
+func (s *suite) duel(rounds int, d time.Duration, sides [2]side) (contest, error) {
 	var c contest
 	for range s.medianOf() {
 		var run [][2]sample
@@ -69,7 +71,7 @@ func (s *suite) duel(rounds int, sides [2]side) (contest, error) {
 			var slices [2][]sample
 			for k := range 4 {
 				i := turn(r, k)
-				slice, err := sides[i].slice(sliceLength)
+				slice, err := sides[i].slice(d)
 				if err != nil {
 					return nil, err
 				}
@@ -152,7 +154,7 @@ func (s *suite) single(ctx context.Context, rounds int, role string, sockets [2]
 		return nil, err
 	}
 	err = alone(sides, func() error {
-		c, err = s.duel(rounds, sides)
+		c, err = s.duel(rounds, sliceOfOne, sides)
 		return err
 	})
 	return c, err

@@ -349,7 +349,7 @@ func lister(socket, query string, uid int, in io.Reader, out io.Writer) error {
 		begin := time.Now()
 		err := list(c, query)
 		took := micros(time.Since(begin))
-		return work{1, took, took}, err
+		return work{Pairs: 1, P50: took, Max: took}, err
 	})
 }
 

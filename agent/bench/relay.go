@@ -27,7 +27,7 @@ func (s *suite) beRelay(ctx context.Context) error {
 		if err != nil {
 			return errors.Join(err, relay.dismiss())
 		}
-		c, err := s.duel(10, [2]side{{relay, 0}, {usher, agent.Process.Pid}})
+		c, err := s.duel(10, sliceOfOne, [2]side{{relay, 0}, {usher, agent.Process.Pid}})
 		s.add("relay: Keygen Relay's claim+release, p50, beside Usher's acquire+release over HTTP", "µs", goal{},
 			c.figures(p50))
 		return errors.Join(err, relay.dismiss(), usher.dismiss())

@@ -173,7 +173,7 @@ func (s *suite) three(ctx context.Context, what, other string, rounds int, d due
 		name               string
 		processes, session int
 	}{{"goroutines", 1, callers}, {"processes", callers, 1}} {
-		c, err := s.many(ctx, rounds, way.processes, way.session, d)
+		c, err := s.many(ctx, max(1, rounds/2), way.processes, way.session, d)
 		if err != nil {
 			return err
 		}
@@ -191,7 +191,7 @@ func (s *suite) many(ctx context.Context, rounds, processes, sessions int, d due
 	if err != nil {
 		return nil, err
 	}
-	return s.duel(rounds, sides)
+	return s.duel(rounds, sliceOfMany, sides)
 }
 
 // self measures a canned server beside another: what differs from 1 is what this machine adds to any ratio.
@@ -214,5 +214,5 @@ func (s *suite) self(ctx context.Context) error {
 		defer end(canned)
 		d.servers[i] = canned.Process.Pid
 	}
-	return s.three(ctx, "self: canned", "its like", 5, d, [3]goal{})
+	return s.three(ctx, "self: canned", "its like", 6, d, [3]goal{})
 }
