@@ -47,7 +47,7 @@ func (nobody) Revoking(time.Time, []*enforcer.Lease) {}
 // Signals are the desk's calls to others for them to act. A nil one is not called.
 type Signals struct {
 	// Ended is called with each lease that is over and why, under the desk's lock.
-	Ended func(enforcer.LeaseID, enforcer.Cause)
+	Ended func(*enforcer.Lease, enforcer.Cause)
 	// DemandChanged is called under the desk's lock when slots or draws in use, or waited for, have changed.
 	DemandChanged func()
 	// Short is called with an acquire that was denied for want of slots or draws.
@@ -309,7 +309,7 @@ func (d *Desk) apply(events []enforcer.Event, written commit) {
 		d.count(ev)
 		d.answer(ev, written)
 		if ev.Kind == enforcer.EventEnded && d.signals.Ended != nil {
-			d.signals.Ended(ev.Lease.ID, ev.Cause)
+			d.signals.Ended(ev.Lease, ev.Cause)
 		}
 		d.seen.Observe(ev)
 		d.watcher.Observe(ev)

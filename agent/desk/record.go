@@ -242,6 +242,9 @@ func (w *recordWriter) holder(h *enforcer.Holder) {
 		w.Text(s)
 	}
 	w.Uint(uint64(len(h.Labels)))
+	if len(h.Labels) == 0 {
+		return
+	}
 	for _, k := range slices.Sorted(maps.Keys(h.Labels)) {
 		w.Text(k)
 		w.Text(h.Labels[k])

@@ -55,7 +55,7 @@ func (o *Sessions) AcquireFor(ctx context.Context, r *enforcer.Acquire, pid int3
 		return api.Grant{}, notWatched(err)
 	}
 	if _, held := o.Slots.Lease(g.ID); !held { // it ended before the registry knew of it
-		o.Registry.Ended(g.ID, enforcer.CauseReleased)
+		o.Registry.Ended(g.Lease, enforcer.CauseReleased)
 	}
 	return g, nil
 }

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/usher-agent/usher/agent/liveness"
 	"github.com/usher-agent/usher/enforcer"
@@ -34,13 +35,21 @@ type Registry struct {
 	watcher  *liveness.Watcher
 	handover Handover
 
+	strays atomic.Uint64 // see Strays
+
 	mu     sync.Mutex // guards all below; taken under the lock that Ended is called with, never the other way round
 	alive  map[process]*holding
-	leases map[enforcer.LeaseID][]process
-	paths  map[enforcer.LeaseID]string // how the holder's death becomes known
-	counts map[string]int              // of leases by path
+	leases map[enforcer.LeaseID]bound
+	counts map[liveness.Path]int // of leases
 
 	revoked int // entries of alive that are revoked
+}
+
+// bound is by what a lease lives: by one process, and seldom by more.
+type bound struct {
+	path  liveness.Path // how the holder's death becomes known
+	first *holding
+	more  []*holding
 }
 
 // process tells a process from another that bears its number later.
@@ -52,6 +61,7 @@ type process struct {
 }
 
 type holding struct {
+	key    process
 	caller enforcer.Caller
 	watch  *liveness.Watch
 	leases map[enforcer.LeaseID]struct{}
@@ -74,9 +84,8 @@ func New(c Config) (*Registry, error) {
 		watcher:  w,
 		handover: c.Handover,
 		alive:    map[process]*holding{},
-		leases:   map[enforcer.LeaseID][]process{},
-		paths:    map[enforcer.LeaseID]string{},
-		counts:   map[string]int{},
+		leases:   map[enforcer.LeaseID]bound{},
+		counts:   map[liveness.Path]int{},
 	}, nil
 }
 
@@ -103,15 +112,20 @@ func (r *Registry) Hold(id enforcer.LeaseID, caller enforcer.Caller, handle *liv
 	x := r.process(key, caller)
 	x.leases[id] = struct{}{}
 	r.mark(x, false)
-	r.leases[id] = append(r.leases[id], key)
-	if _, ok := r.paths[id]; !ok {
-		r.paths[id] = string(handle.Path())
-		r.counts[r.paths[id]]++
+	if b, known := r.leases[id]; !known {
+		r.leases[id] = bound{path: handle.Path(), first: x}
+		r.counts[handle.Path()]++
+	} else {
+		b.more = append(b.more, x)
+		r.leases[id] = b
 	}
+	watched := x.watch != nil
 	r.mu.Unlock()
-	if err := r.watch(key, x, handle); err != nil {
-		r.letGo(id, key)
-		return err
+	if !watched {
+		if err := r.watch(key, x, handle); err != nil {
+			r.letGo(id, x)
+			return err
+		}
 	}
 	if r.handover.Idle() {
 		return nil
@@ -135,22 +149,29 @@ func (r *Registry) onDeath(handle *liveness.Handle, die func()) (stop func(), er
 func (r *Registry) holds(id enforcer.LeaseID, handle *liveness.Handle) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return slices.Contains(r.leases[id], keyOf(handle))
+	b, known := r.leases[id]
+	key := keyOf(handle)
+	return known && (b.first.key == key || slices.ContainsFunc(b.more, func(x *holding) bool { return x.key == key }))
 }
 
 // letGo forgets that a lease was to live by a process.
-func (r *Registry) letGo(id enforcer.LeaseID, key process) {
+func (r *Registry) letGo(id enforcer.LeaseID, x *holding) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.leases[id] = slices.DeleteFunc(r.leases[id], func(k process) bool { return k == key })
-	if len(r.leases[id]) > 0 {
+	b, known := r.leases[id]
+	if !known {
 		return
 	}
-	delete(r.leases, id)
-	if p, ok := r.paths[id]; ok {
-		r.counts[p]--
-		delete(r.paths, id)
+	b.more = slices.DeleteFunc(b.more, func(o *holding) bool { return o == x })
+	if b.first == x {
+		if len(b.more) == 0 {
+			delete(r.leases, id)
+			r.counts[b.path]--
+			return
+		}
+		b.first, b.more = b.more[0], b.more[1:]
 	}
+	r.leases[id] = b
 }
 
 // keep has the pidfd of a process that holds something kept, until the process is forgotten here. r.mu is held.
@@ -174,7 +195,7 @@ func (r *Registry) forget(x *holding) {
 func (r *Registry) process(key process, caller enforcer.Caller) *holding {
 	x := r.alive[key]
 	if x == nil {
-		x = &holding{caller: caller, leases: map[enforcer.LeaseID]struct{}{}}
+		x = &holding{key: key, caller: caller, leases: map[enforcer.LeaseID]struct{}{}}
 		r.alive[key] = x
 	}
 	return x
@@ -197,16 +218,16 @@ func (r *Registry) Unpin(handle *liveness.Handle) {
 	defer r.mu.Unlock()
 	if x := r.alive[keyOf(handle)]; x != nil {
 		x.pins--
-		r.dropIdle(keyOf(handle), x)
+		r.dropIdle(x)
 	}
 }
 
 // dropIdle forgets a process that holds nothing, has no session, and is not one that should have ended. r.mu is held.
-func (r *Registry) dropIdle(key process, x *holding) {
+func (r *Registry) dropIdle(x *holding) {
 	if len(x.leases) > 0 || x.pins > 0 || x.revoked {
 		return
 	}
-	delete(r.alive, key)
+	delete(r.alive, x.key)
 	r.forget(x)
 	if x.watch != nil {
 		x.watch.Stop()
@@ -255,24 +276,38 @@ func (r *Registry) died(key process) {
 }
 
 // Ended forgets a lease that is over. Of a process whose lease was revoked it remembers that, for as long as it runs.
-func (r *Registry) Ended(id enforcer.LeaseID, why enforcer.Cause) {
+func (r *Registry) Ended(l *enforcer.Lease, why enforcer.Cause) {
+	if l.Lifetime != enforcer.LifetimeProcess {
+		return // it lives by no process
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if p, ok := r.paths[id]; ok {
-		r.counts[p]--
-		delete(r.paths, id)
+	b, known := r.leases[l.ID]
+	if !known {
+		r.strays.Add(1)
+		return
 	}
-	for _, key := range r.leases[id] {
-		x := r.alive[key]
-		if x == nil {
-			continue
-		}
-		delete(x.leases, id)
-		r.mark(x, x.revoked || why == enforcer.CauseRevoked && x.watch != nil)
-		r.dropIdle(key, x)
+	delete(r.leases, l.ID)
+	r.counts[b.path]--
+	r.freed(b.first, l.ID, why)
+	for _, x := range b.more {
+		r.freed(x, l.ID, why)
 	}
-	delete(r.leases, id)
 }
+
+// freed takes a lease that is over off a process. r.mu is held.
+func (r *Registry) freed(x *holding, id enforcer.LeaseID, why enforcer.Cause) {
+	if r.alive[x.key] != x {
+		return
+	}
+	delete(x.leases, id)
+	r.mark(x, x.revoked || why == enforcer.CauseRevoked && x.watch != nil)
+	r.dropIdle(x)
+}
+
+// Strays counts the process leases that ended while the registry did not know them. A lease that is granted and held
+// here while the number stays the same has not ended in between.
+func (r *Registry) Strays() uint64 { return r.strays.Load() }
 
 // RevokedAlive counts the processes that still run after the licence took a lease from them, and that have got none
 // since.
@@ -297,7 +332,11 @@ func (r *Registry) mark(x *holding, revoked bool) {
 func (r *Registry) ByPath() map[string]int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return maps.Clone(r.counts)
+	out := map[string]int{}
+	for path, n := range r.counts {
+		out[string(path)] = n
+	}
+	return out
 }
 
 // Path returns how the end of a lease's holder becomes known: the way its process is watched, connection, ttl, or none.
@@ -310,8 +349,8 @@ func (r *Registry) Path(l *enforcer.Lease) string {
 	case enforcer.LifetimeProcess:
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if p := r.paths[l.ID]; p != "" {
-			return p
+		if b, known := r.leases[l.ID]; known {
+			return string(b.path)
 		}
 		return "connection"
 	default:

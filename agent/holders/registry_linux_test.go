@@ -111,6 +111,10 @@ func living(t *testing.T) (handle *liveness.Handle, kill func()) {
 	return handle, kill
 }
 
+func ofProcess(id enforcer.LeaseID) *enforcer.Lease {
+	return &enforcer.Lease{ID: id, Lifetime: enforcer.LifetimeProcess}
+}
+
 // A process's death ends each of its leases once, and those that were over before not again. Its pidfd is kept once,
 // while it holds.
 func TestDeathEndsEachLeaseOnce(t *testing.T) {
@@ -128,17 +132,17 @@ func TestDeathEndsEachLeaseOnce(t *testing.T) {
 	if path := r.Path(l); path != "pidfd" || r.ByPath()[path] != 3 || !d.kept["it"] {
 		t.Errorf("the path is %s, by path there are %v, kept is %v", path, r.ByPath(), d.kept)
 	}
-	r.Ended(ids[2], enforcer.CauseReleased)
+	r.Ended(ofProcess(ids[2]), enforcer.CauseReleased)
 	kill()
 	left := d.gone(2)
 	slices.SortFunc(left, func(a, b enforcer.LeaseID) int { return slices.Compare(a[:], b[:]) })
 	if !slices.Equal(left, ids[:2]) || len(d.kept) != 0 {
 		t.Errorf("left are %v, kept is %v", left, d.kept)
 	}
-	r.Ended(ids[0], enforcer.CauseReleased)
-	r.Ended(ids[1], enforcer.CauseReleased)
-	if n := r.ByPath()["pidfd"]; n != 0 || len(r.leases) != 0 || len(r.alive) != 0 || len(r.paths) != 0 {
-		t.Errorf("%d leases, %d processes and %d paths are remembered", len(r.leases), len(r.alive), len(r.paths))
+	r.Ended(ofProcess(ids[0]), enforcer.CauseReleased)
+	r.Ended(ofProcess(ids[1]), enforcer.CauseReleased)
+	if n := r.ByPath()["pidfd"]; n != 0 || len(r.leases) != 0 || len(r.alive) != 0 {
+		t.Errorf("%d leases and %d processes are remembered", len(r.leases), len(r.alive))
 	}
 }
 
@@ -153,7 +157,7 @@ func TestPinnedProcessIsRemembered(t *testing.T) {
 	if err := r.Hold(enforcer.LeaseID{1}, enforcer.Caller{}, handle); err != nil {
 		t.Fatal(err)
 	}
-	r.Ended(enforcer.LeaseID{1}, enforcer.CauseReleased)
+	r.Ended(ofProcess(enforcer.LeaseID{1}), enforcer.CauseReleased)
 	if len(r.alive) != 1 || r.watcher.Len() != 1 {
 		t.Errorf("%d processes are known, %d watched, while a session is open", len(r.alive), r.watcher.Len())
 	}
@@ -255,7 +259,7 @@ func TestRevokedAlive(t *testing.T) {
 		if n := r.RevokedAlive(); n != 0 {
 			t.Errorf("%d are counted that hold a lease", n)
 		}
-		r.Ended(enforcer.LeaseID{id}, why)
+		r.Ended(ofProcess(enforcer.LeaseID{id}), why)
 		if n := r.RevokedAlive(); n != want {
 			t.Errorf("after the end by %s %d are counted, want %d", why, n, want)
 		}

@@ -123,8 +123,9 @@ func (s *session) Acquire(ctx context.Context, r *enforcer.Acquire) (api.Grant, 
 	if d != nil {
 		return api.Grant{}, d
 	}
+	strays := s.of.Registry.Strays()
 	g, d := s.of.Slots.Acquire(ctx, r)
-	return s.given(g, d, handle)
+	return s.given(g, d, handle, strays)
 }
 
 // Begin is the first half of Acquire, of a request that may wait.
@@ -133,10 +134,11 @@ func (s *session) Begin(r *enforcer.Acquire, ready func()) (finish api.Finish, w
 	if d != nil {
 		return func(context.Context) (api.Grant, *enforcer.Denial) { return api.Grant{}, d }, false
 	}
+	strays := s.of.Registry.Strays()
 	rest, waits := s.of.Slots.Begin(r, ready)
 	return func(ctx context.Context) (api.Grant, *enforcer.Denial) {
 		g, d := rest(ctx)
-		return s.given(g, d, handle)
+		return s.given(g, d, handle, strays)
 	}, waits
 }
 
@@ -165,22 +167,27 @@ func (s *session) complete(r *enforcer.Acquire) (handle *liveness.Handle, d *enf
 	return handle, nil
 }
 
-// given ties a lease to its holder, unless the answer is a denial.
-func (s *session) given(g api.Grant, d *enforcer.Denial, handle *liveness.Handle) (api.Grant, *enforcer.Denial) {
+// given ties a lease to its holder, unless the answer is a denial. strays is what the registry counted before the lease
+// was granted.
+func (s *session) given(g api.Grant, d *enforcer.Denial, handle *liveness.Handle,
+	strays uint64) (api.Grant, *enforcer.Denial) {
 	if d == nil {
-		s.bind(g.Lease, handle)
+		s.bind(g.Lease, handle, strays)
 	}
 	return g, d
 }
 
 // bind ties a lease to the session's process, or to its connection.
-func (s *session) bind(l *enforcer.Lease, handle *liveness.Handle) {
+func (s *session) bind(l *enforcer.Lease, handle *liveness.Handle, strays uint64) {
 	if l.Lifetime != enforcer.LifetimeProcess && l.Lifetime != enforcer.LifetimeConnection {
 		return
 	}
 	if handle != nil && l.Lifetime == enforcer.LifetimeProcess && s.of.Registry.Hold(l.ID, s.known(), handle) == nil {
+		if s.of.Registry.Strays() == strays {
+			return
+		}
 		if _, held := s.of.Slots.Lease(l.ID); !held { // it ended before the registry knew of it
-			s.of.Registry.Ended(l.ID, enforcer.CauseReleased)
+			s.of.Registry.Ended(l, enforcer.CauseReleased)
 		}
 		return
 	}
@@ -205,8 +212,9 @@ func (s *session) Join(id enforcer.LeaseID) (api.Grant, *enforcer.Denial) {
 	if d != nil {
 		return api.Grant{}, d
 	}
+	strays := s.of.Registry.Strays()
 	g, d := s.of.Slots.Give(&enforcer.Join{ID: id, Caller: s.known()})
-	return s.given(g, d, handle)
+	return s.given(g, d, handle, strays)
 }
 
 // Attach gives the session's process an unconfirmed lease back.
@@ -215,8 +223,9 @@ func (s *session) Attach(id enforcer.LeaseID) (api.Grant, *enforcer.Denial) {
 	if d != nil {
 		return api.Grant{}, d
 	}
+	strays := s.of.Registry.Strays()
 	g, d := s.of.Slots.Give(&enforcer.Attach{ID: id, Caller: s.known()})
-	return s.given(g, d, handle)
+	return s.given(g, d, handle, strays)
 }
 
 // Close ends the leases that live by the connection.

@@ -21,10 +21,16 @@ type slots struct {
 	done   []enforcer.Request
 	doubts []*enforcer.Lease
 	byPod  bool
+	early  func(*enforcer.Lease) // called with a lease before its acquire is answered; it is over then
+	asked  int                   // for a lease
 }
 
 func (d *slots) Acquire(_ context.Context, r *enforcer.Acquire) (api.Grant, *enforcer.Denial) {
-	return api.Grant{Lease: &enforcer.Lease{ID: enforcer.LeaseID{byte(len(d.done) + 1)}, Lifetime: r.Lifetime}}, nil
+	l := &enforcer.Lease{ID: enforcer.LeaseID{byte(len(d.done) + 1)}, Lifetime: r.Lifetime}
+	if d.early != nil {
+		d.early(l)
+	}
+	return api.Grant{Lease: l}, nil
 }
 
 func (d *slots) Do(r enforcer.Request) enforcer.Decision {
@@ -36,10 +42,14 @@ func (d *slots) Leave(ids []enforcer.LeaseID, holder enforcer.Caller) {
 	d.Do(&enforcer.Gone{IDs: ids, Holder: holder})
 }
 
-func (d *slots) Lease(enforcer.LeaseID) (*enforcer.Lease, bool) { return nil, true }
-func (d *slots) IsMeter(r *enforcer.Acquire) bool               { return r.Pool == "renders" }
-func (d *slots) CountsByPod() bool                              { return d.byPod }
-func (d *slots) Doubt(l *enforcer.Lease)                        { d.doubts = append(d.doubts, l) }
+func (d *slots) Lease(enforcer.LeaseID) (*enforcer.Lease, bool) {
+	d.asked++
+	return nil, d.early == nil
+}
+
+func (d *slots) IsMeter(r *enforcer.Acquire) bool { return r.Pool == "renders" }
+func (d *slots) CountsByPod() bool                { return d.byPod }
+func (d *slots) Doubt(l *enforcer.Lease)          { d.doubts = append(d.doubts, l) }
 
 func (d *slots) Place(c *enforcer.Caller) {
 	if d.byPod {
@@ -119,6 +129,38 @@ func TestSessionFillsInTheLifetime(t *testing.T) {
 			q.Caller.Pod != "pod" {
 			t.Errorf("%s: %+v, %v", want, q, denial)
 		}
+	}
+}
+
+// A lease that ends before the registry knows of it is not remembered. Otherwise the desk is not asked again.
+func TestLeaseThatEndsAtOnce(t *testing.T) {
+	r, _ := newRegistry(t)
+	here, _ := pair(t)
+	d := &slots{}
+	s := (&Sessions{Slots: d, Registry: r, Stopping: make(chan struct{})}).Open(here, nil, enforcer.Caller{UID: 7})
+	defer s.Close()
+	if _, denial := s.Acquire(t.Context(), &enforcer.Acquire{Pool: "streams"}); denial != nil {
+		t.Fatal(denial)
+	}
+	if len(r.leases) == 0 {
+		t.Skip("this kernel does not tell when a process dies")
+	}
+	r.Ended(ofProcess(enforcer.LeaseID{1}), enforcer.CauseReleased)
+	if d.asked != 0 || len(r.leases) != 0 {
+		t.Errorf("the desk was asked %d times, and %d leases are remembered", d.asked, len(r.leases))
+	}
+	d.early = func(l *enforcer.Lease) { r.Ended(l, enforcer.CauseRevoked) }
+	if _, denial := s.Acquire(t.Context(), &enforcer.Acquire{Pool: "streams"}); denial != nil {
+		t.Fatal(denial)
+	}
+	if len(r.leases) != 0 || d.asked != 1 {
+		t.Errorf("%d leases that are over are remembered; the desk was asked %d times", len(r.leases), d.asked)
+	}
+	d.early = func(*enforcer.Lease) {
+		r.Ended(&enforcer.Lease{Lifetime: enforcer.LifetimeTTL}, enforcer.CauseReleased)
+	}
+	if _, denial := s.Acquire(t.Context(), &enforcer.Acquire{Pool: "streams"}); denial != nil || d.asked != 1 {
+		t.Errorf("%v; after the end of a lease by time the desk was asked %d times", denial, d.asked)
 	}
 }
 
