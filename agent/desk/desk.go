@@ -95,6 +95,8 @@ type Desk struct {
 	last     time.Time     // the licence time when it was last asked for; zero: it was not
 	wall     time.Time     // the wall clock, then
 	read     time.Duration // since boot, then
+	glance   time.Time     // the wall clock when clocks read it last, with Go's monotonic reading
+	steady   steady
 	asked    time.Time     // when the kernel was asked for the time since boot
 	atBoot   time.Duration // what it said
 	advanced time.Duration // since boot, when mark was last advanced; 0: it is to be

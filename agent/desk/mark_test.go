@@ -4,6 +4,8 @@ import (
 	"testing"
 	"time"
 
+	"pgregory.net/rapid"
+
 	"github.com/usher-agent/usher/enforcer"
 )
 
@@ -322,4 +324,61 @@ func TestDayProvesOneLeap(t *testing.T) {
 		t.Errorf("a start proves another leap: %v, after %v", d.Counted(), month)
 	}
 	kill(d)
+}
+
+// The short way to the licence time comes to what the long one does, however the clocks go between two calls.
+func TestOnwardIsAsTimed(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		wall, up, awake := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), time.Hour, map[time.Time]time.Duration{}
+		ran := time.Duration(0)
+		short := newDesk(testOptions(func() time.Time { awake[wall] = ran; return wall }))
+		long := newDesk(testOptions(short.now))
+		for _, d := range []*Desk{short, long} {
+			d.boot = func() time.Duration { return up }
+			d.passed = func(from, to time.Time) time.Duration { return awake[to] - awake[from] }
+		}
+		each := func(f func(*Desk)) { f(short); f(long) }
+		onward := 0
+		for range rapid.IntRange(1, 60).Draw(t, "calls") {
+			by := time.Duration(rapid.Int64Range(1, int64(2*time.Second)).Draw(t, "passes"))
+			if rapid.IntRange(0, 3).Draw(t, "soon") > 0 {
+				by /= 100
+			}
+			wall, up, ran = wall.Add(by), up+by, ran+by
+			switch set := time.Duration(rapid.Int64Range(-int64(3*time.Hour), int64(48*time.Hour)).Draw(t, "set")); {
+			case rapid.IntRange(0, 9).Draw(t, "something") > 0:
+			case rapid.Bool().Draw(t, "the clock is set"):
+				wall = wall.Add(set)
+			case rapid.Bool().Draw(t, "by little"):
+				wall = wall.Add(set / 100_000)
+			case rapid.Bool().Draw(t, "the host is suspended"):
+				wall, up = wall.Add(set.Abs()), up+set.Abs()
+			case rapid.Bool().Draw(t, "an upstream tells the time"):
+				each(func(d *Desk) { d.Learn(wall.Add(set)) })
+			case rapid.Bool().Draw(t, "a document is dated"):
+				each(func(d *Desk) { d.Sign(wall.Add(set)) })
+			default:
+				each(func(d *Desk) { d.Heal(wall.Add(set)) })
+			}
+			was := short.last
+			steps := short.steps
+			if now, ok := short.onward(); ok {
+				onward++
+				if now.Before(was) && short.steps == steps {
+					t.Fatalf("the time went back from %v to %v", was, now)
+				}
+			}
+			got, want := short.Now(), long.Timing().Time
+			if got.Sub(want).Abs() >= 2*slack {
+				t.Fatalf("the licence time is %v, want %v", got, want)
+			}
+		}
+		if got, want := short.Timing(), long.Timing(); short.steps != long.steps || got.From != want.From ||
+			got.Time.Sub(want.Time).Abs() >= 2*slack {
+			t.Fatalf("at the end the clocks are %+v, %d steps, want %+v, %d steps", got, short.steps, want, long.steps)
+		}
+		if onward == 0 {
+			t.Skip()
+		}
+	})
 }
