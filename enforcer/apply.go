@@ -15,11 +15,11 @@ func (e *Enforcer) Apply(ev Event) {
 	case EventVerdict:
 		e.applyVerdict(ev)
 	case EventGranted:
-		e.applyGranted(ev.Lease, ev.Terms)
+		e.applyGranted(&ev)
 	case EventRenewed:
-		e.applyRenewed(ev.Lease)
+		e.applyRenewed(&ev)
 	case EventEnded:
-		e.applyEnded(ev)
+		e.applyEnded(&ev)
 	case EventForgot:
 		e.applyForgot(ev)
 	case EventRemembered:
@@ -124,8 +124,9 @@ func (e *Enforcer) repart(p *pool, was PoolGrant) {
 	}
 }
 
-func (e *Enforcer) applyGranted(l *Lease, terms *Terms) {
-	h := &held{Lease: l, terms: e.intern(terms), seen: e.taken}
+func (e *Enforcer) applyGranted(ev *Event) {
+	l := ev.Lease
+	h := &held{Lease: l, terms: e.intern(ev.Terms), seen: e.taken}
 	e.tenures[h.terms].add(h)
 	if len(l.Items) > 1 {
 		more := make([]int32, len(l.Items)-1)
@@ -133,7 +134,11 @@ func (e *Enforcer) applyGranted(l *Lease, terms *Terms) {
 	}
 	e.leases.Put(l.ID, h)
 	e.hold(h)
-	e.share(l.Holder)
+	if s := ev.found.holder; ev.found.by == e && s != nil && s.leases > 0 {
+		s.leases++
+	} else {
+		e.share(l.Holder)
+	}
 	for i, it := range l.Items {
 		p := e.pools[it.Pool]
 		if p == nil { // recovery: the lease is known before the licence is
@@ -149,12 +154,15 @@ func (e *Enforcer) applyGranted(l *Lease, terms *Terms) {
 		if !l.ExpiresAt.IsZero() {
 			p.push(h, i)
 		}
+		if len(l.Items) == 1 {
+			p.last = l.Items
+		}
 	}
 	e.rememberLease(l)
 }
 
-func (e *Enforcer) applyRenewed(l *Lease) {
-	h := e.must(l.ID)
+func (e *Enforcer) applyRenewed(ev *Event) {
+	h, l := e.held(ev), ev.Lease
 	e.replace(h, l)
 	for i, it := range l.Items {
 		e.pools[it.Pool].fix(int(*h.index(i)))
@@ -186,8 +194,8 @@ func (e *Enforcer) replace(h *held, l *Lease) {
 	}
 }
 
-func (e *Enforcer) applyEnded(ev Event) {
-	h := e.must(ev.Lease.ID)
+func (e *Enforcer) applyEnded(ev *Event) {
+	h := e.held(ev)
 	e.save(h)
 	l := h.Lease
 	e.leases.Delete(l.ID)

@@ -320,6 +320,9 @@ func (e *Enforcer) applyStepped(ev Event) {
 		e.replace(h, &l)
 	}
 	for _, p := range e.pools { // in the order of their places: the same step always makes the same state
+		for i := range p.expiry.len() {
+			p.expiry.at(i).refresh()
+		}
 		for i := p.expiry.len()/2 - 1; i >= 0; i-- {
 			p.down(i)
 		}

@@ -32,8 +32,10 @@ func (r *Acquire) decide(e *Enforcer, now time.Time) Decision {
 		return Decision{Denial: d}
 	}
 	items := r.Items
+	var single [1]Item
 	if r.Pool != "" {
-		items = []Item{{Pool: r.Pool, N: r.N, Of: r.Of}}
+		single[0] = Item{Pool: r.Pool, N: r.N, Of: r.Of}
+		items = single[:]
 	}
 	token := r.token(items)
 	if token != nil {
@@ -49,7 +51,7 @@ func (r *Acquire) decide(e *Enforcer, now time.Time) Decision {
 		return Decision{Denial: d}
 	}
 	if _, ok := v.Meters[items[0].Pool]; ok {
-		return r.draw(e, v, items, token, now)
+		return r.draw(e, v, slices.Clone(items), token, now)
 	}
 	if r.Lifetime == LifetimeDraw {
 		return Decision{Denial: bad("lifetime", "pool %s: lifetime draw is for meters; slots come back", items[0].Pool)}
@@ -63,31 +65,47 @@ func (r *Acquire) decide(e *Enforcer, now time.Time) Decision {
 	if d := e.heldOff(r.Caller, items, now); d != nil {
 		return Decision{Denial: d}
 	}
-	granted, holder, d := e.fitAll(r, v, items, nil)
+	granted, d := e.fitAll(r, v, items, nil)
 	if d != nil {
-		return r.wait(e, items, token, d, now)
+		return r.wait(e, slices.Clone(items), token, d, now)
 	}
-	return e.grant(r, v, granted, holder, token, now)
+	return e.grant(r, v, granted, token, now)
 }
 
 // fitAll returns what the request gets of each pool under the verdict, or why it gets nothing. w is its place in the
 // queue; nil: it has just come.
-func (e *Enforcer) fitAll(r *Acquire, v *Verdict, items []Item, w *waiting) ([]Item, *Holder, *Denial) {
-	holder := e.holder(r)
+func (e *Enforcer) fitAll(r *Acquire, v *Verdict, items []Item, w *waiting) ([]Item, *Denial) {
+	holder := Holder{Caller: r.Caller, Labels: r.Labels}
+	if len(items) == 1 { // the commonest
+		got, d := e.fit(v, items[0], r.MinN, &holder, w)
+		if d != nil {
+			return nil, d
+		}
+		return e.pools[got.Pool].alike(got), nil
+	}
 	granted := make([]Item, len(items))
 	for i, it := range items {
-		got, d := e.fit(v, it, r.MinN, holder, w)
+		got, d := e.fit(v, it, r.MinN, &holder, w)
 		if d != nil {
-			return nil, nil, d
+			return nil, d
 		}
 		granted[i] = got
 	}
-	return granted, holder, nil
+	return granted, nil
+}
+
+// alike returns an item as the items of a lease, which those of the pool's last lease are where they are the same: items
+// never change.
+func (p *pool) alike(it Item) []Item {
+	if len(p.last) == 1 && p.last[0] == it {
+		return p.last
+	}
+	return []Item{it}
 }
 
 // grant is the decision that grants a request.
-func (e *Enforcer) grant(r *Acquire, v *Verdict, items []Item, holder *Holder, token *ClientToken,
-	now time.Time) Decision {
+func (e *Enforcer) grant(r *Acquire, v *Verdict, items []Item, token *ClientToken, now time.Time) Decision {
+	holder, shared := e.holder(r)
 	l := &Lease{ID: r.ID, Items: items, Lifetime: r.lifetime(), AcquiredAt: now, Holder: holder, Token: token,
 		Data: r.Data}
 	switch l.Lifetime {
@@ -98,17 +116,23 @@ func (e *Enforcer) grant(r *Acquire, v *Verdict, items []Item, holder *Holder, t
 		l.ExpiresAt = r.Until
 	default:
 	}
-	return Decision{Lease: l, Events: []Event{{Kind: EventGranted, At: now, Lease: l, Terms: e.termsOf(v)}}}
+	room := r.Room
+	if r.Wait > 0 { // somebody keeps the request
+		room = nil
+	}
+	return Decision{Lease: l, Events: room.one(Event{Kind: EventGranted, At: now, Lease: l, Terms: e.termsOf(v),
+		found: found{by: e, holder: shared}})}
 }
 
-// holder returns the holder of the lease to be. Leases of one caller without labels share one.
-func (e *Enforcer) holder(r *Acquire) *Holder {
+// holder returns the holder of the lease to be. Leases of one caller without labels share one; shared is nil where this
+// is the first.
+func (e *Enforcer) holder(r *Acquire) (h *Holder, shared *sharedHolder) {
 	if len(r.Labels) == 0 {
 		if s := e.holders[r.Caller]; s != nil {
-			return &s.Holder
+			return s.Holder, s
 		}
 	}
-	return &Holder{Caller: r.Caller, Labels: r.Labels}
+	return &Holder{Caller: r.Caller, Labels: r.Labels}, nil
 }
 
 func (r *Acquire) lifetime() Lifetime { return cmp.Or(r.Lifetime, LifetimeTTL) }
@@ -327,7 +351,8 @@ func (r *Renew) decide(e *Enforcer, now time.Time) Decision {
 	l.TTL, l.Unconfirmed = cmp.Or(r.TTL, l.TTL), false
 	l.ExpiresAt = now.Add(l.TTL)
 	if e.sameUnits(h.Lease, r.Caller) {
-		return Decision{Lease: &l, Events: []Event{{Kind: EventRenewed, At: now, Lease: &l}}}
+		return Decision{Lease: &l, Events: []Event{{Kind: EventRenewed, At: now, Lease: &l,
+			found: found{by: e, lease: h}}}}
 	}
 	// The caller that renews a lease holds it, and counts as its holder from now on.
 	l.Holder = &Holder{Caller: r.Caller, Labels: l.Holder.Labels}
@@ -356,7 +381,8 @@ func (r *Release) decide(e *Enforcer, now time.Time) Decision {
 			cause = CauseForced
 		}
 	}
-	return Decision{Lease: h.Lease, Events: []Event{{Kind: EventEnded, At: now, Lease: h.Lease, Cause: cause}}}
+	return Decision{Lease: h.Lease, Events: r.Room.one(Event{Kind: EventEnded, At: now, Lease: h.Lease, Cause: cause,
+		found: found{by: e, lease: h}})}
 }
 
 // find returns the lease if the caller may act on it through owner, the owner of its data.

@@ -78,8 +78,8 @@ func (h *held) index(item int) *int32 {
 }
 
 type sharedHolder struct {
-	Holder
-	leases int
+	*Holder
+	leases int // never 0 while it is among the holders
 }
 
 type remembered struct {

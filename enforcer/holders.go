@@ -211,7 +211,7 @@ func (e *Enforcer) share(h *Holder) {
 	}
 	s := e.holders[h.Caller]
 	if s == nil {
-		s = &sharedHolder{Holder: *h}
+		s = &sharedHolder{Holder: h}
 		e.holders[h.Caller] = s
 	}
 	s.leases++

@@ -348,7 +348,9 @@ func soonest(e *Enforcer) (next time.Time) {
 // summary is all of an enforcer's state that its answers depend on, in a fixed order.
 func summary(e *Enforcer) (out []string) {
 	for id, h := range e.leases.All {
-		out = append(out, fmt.Sprint(id, *h.Lease, h.at, further(h), e.tenureOf(h).ID))
+		l := *h.Lease
+		l.Holder = nil // another one in every enforcer
+		out = append(out, fmt.Sprint(id, l, *h.Holder, h.at, further(h), e.tenureOf(h).ID))
 	}
 	for k, r := range e.tokens {
 		out = append(out, fmt.Sprint(k, r.ended, r.until, r.lease.ID, r.lease.Data))

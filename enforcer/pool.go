@@ -1,6 +1,9 @@
 package enforcer
 
-import "time"
+import (
+	"math"
+	"time"
+)
 
 // pool is the state of one pool. A pool that the verdict no longer names stays, with a grant of nothing, while leases
 // hold slots of it.
@@ -19,6 +22,7 @@ type pool struct {
 	borrowed int64
 
 	expiry   paged[expiring] // a heap by ExpiresAt of the leases that have one
+	last     []Item          // of the last lease of this pool alone
 	revokeAt time.Time       // when leases over the limit are revoked; zero: never
 	// the leases over the limit were granted under a licence that another has replaced, and that says that they are
 	// revoked
@@ -28,10 +32,27 @@ type pool struct {
 	at   int       // in the timetable of what is due, unless next is zero
 }
 
-// expiring is a lease in the heap of a pool.
+// expiring is a lease in the heap of a pool. The instant lies beside it, so that the heap is sifted without a look at
+// the leases.
 type expiring struct {
 	*held
+	end  int64 // nanoseconds since 1970, or the first or last instant that can be written so
 	item int32 // which of the lease's items the pool is
+}
+
+// The years that nanoseconds since 1970 can tell apart lie between these seconds.
+const firstSecond, lastSecond = -9_000_000_000, 9_000_000_000
+
+// refresh takes over when the lease ends now.
+func (x *expiring) refresh() {
+	switch at := x.ExpiresAt; {
+	case at.Unix() < firstSecond:
+		x.end = math.MinInt64
+	case at.Unix() > lastSecond:
+		x.end = math.MaxInt64
+	default:
+		x.end = at.UnixNano()
+	}
 }
 
 // first returns the lease that ends first; nil: none has an end.
@@ -106,7 +127,9 @@ func (p *pool) eased() {
 
 func (p *pool) push(h *held, item int) {
 	i := p.expiry.len()
-	p.expiry.push(expiring{h, int32(item)})
+	x := expiring{held: h, item: int32(item)}
+	x.refresh()
+	p.expiry.push(x)
 	*h.index(item) = int32(i)
 	p.up(i)
 }
@@ -120,7 +143,9 @@ func (p *pool) drop(h *held, item int) {
 	}
 }
 
+// fix puts a lease in its place, which ends at another time than before.
 func (p *pool) fix(i int) {
+	p.expiry.at(i).refresh()
 	if !p.down(i) {
 		p.up(i)
 	}
@@ -137,7 +162,10 @@ func (p *pool) put(i int, x expiring) {
 	*x.index(int(x.item)) = int32(i)
 }
 
-func (p *pool) less(i, j int) bool { return p.expiry.at(i).ExpiresAt.Before(p.expiry.at(j).ExpiresAt) }
+func (p *pool) less(i, j int) bool {
+	a, b := p.expiry.at(i), p.expiry.at(j)
+	return a.end < b.end || a.end == b.end && a.ExpiresAt.Before(b.ExpiresAt)
+}
 
 func (p *pool) up(i int) {
 	for i > 0 {

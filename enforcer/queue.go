@@ -184,11 +184,11 @@ func (e *Enforcer) serve(v *Verdict, w *waiting, now time.Time) Decision {
 			return leave(w, now, CauseDenied, d)
 		}
 	} else {
-		granted, holder, d := e.fitAll(q, v, w.Items, w)
+		granted, d := e.fitAll(q, v, w.Items, w)
 		if d != nil {
 			return Decision{}
 		}
-		dec = e.grant(q, v, granted, holder, w.Token, now)
+		dec = e.grant(q, v, granted, w.Token, now)
 	}
 	dec.Events[0].Waiter = w.Waiter
 	return dec
@@ -358,7 +358,7 @@ func (e *Enforcer) unserved(w *waiting, now time.Time) *Denial {
 		}
 		return d
 	}
-	_, _, d := e.fitAll(w.Request, v, w.Items, w)
+	_, d := e.fitAll(w.Request, v, w.Items, w)
 	if d == nil { // it would fit, but others are before it in another queue
 		d = e.pools[it.Pool].behind(it)
 	}

@@ -43,6 +43,7 @@ type Acquire struct {
 	// zero: not at all.
 	Wait time.Duration
 	Data *Data // what is kept on the lease; nil: nothing. A retry need not repeat it
+	Room *Room // for the event of a decision about a request that does not wait; nil: it gets memory of its own
 }
 
 // Renew extends a ttl lease by its TTL (or by TTL, when set) from now.
@@ -63,6 +64,21 @@ type Release struct {
 	// HoldOff, with Force, is for how long the holder is granted no slots of the lease's pools; 0: not at all. Of a
 	// lease that is over it changes the hold-off that its release began, or lifts it. Nil: nothing is said of that.
 	HoldOff *time.Duration
+	Room    *Room // for the decision's event; nil: it gets memory of its own
+}
+
+// Room is room for one event of a caller that asks again and again. The events of a decision are good until the next
+// decision that is given the same Room, so that one is given only to requests that follow one another, and never to a
+// request that somebody keeps.
+type Room struct{ events [1]Event }
+
+// one returns an event, in the room where there is one.
+func (r *Room) one(ev Event) []Event {
+	if r == nil {
+		return []Event{ev}
+	}
+	r.events[0] = ev
+	return r.events[:]
 }
 
 // SetData replaces a lease's data, on the word of its owner.

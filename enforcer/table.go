@@ -22,6 +22,9 @@ type tablePart[V any] struct {
 	n     int
 }
 
+// leastSlots is how many slots a part has at the least, once anything was put in.
+const leastSlots = 4
+
 type tableSlot[V any] struct {
 	id    LeaseID
 	value V
@@ -93,7 +96,7 @@ func (t *Table[V]) Put(id LeaseID, v V) {
 	}
 	t.n++
 	if id == (LeaseID{}) {
-		t.zero = &v
+		t.zero = new(v) // allocated only here
 		return
 	}
 	if t.parts == nil {
@@ -102,7 +105,7 @@ func (t *Table[V]) Put(id LeaseID, v V) {
 	hash := id.hash()
 	p := &t.parts[hash>>56]
 	if p.n++; p.n*16 > len(p.slots)*13 {
-		p.resize(max(4, len(p.slots)*3/2))
+		p.resize(max(leastSlots, len(p.slots)*3/2))
 	}
 	p.put(hash, tableSlot[V]{id, v})
 }
@@ -152,7 +155,7 @@ func (t *Table[V]) Delete(id LeaseID) {
 	}
 	p.slots[free] = tableSlot[V]{}
 	switch p.n--; {
-	case p.n == 0:
+	case p.n == 0 && len(p.slots) > leastSlots: // the fewest stay, for the one lease that comes and goes
 		p.slots = nil
 	case p.n*4 < len(p.slots) && len(p.slots) > 8:
 		p.resize(len(p.slots) / 2)

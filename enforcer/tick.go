@@ -26,7 +26,8 @@ func (x *ending) end(h *held, c Cause) bool {
 	if _, has := x.over[h.ID]; !has {
 		x.over[h.ID] = struct{}{}
 		x.leases = append(x.leases, h)
-		x.events = append(x.events, Event{Kind: EventEnded, At: x.now, Lease: h.Lease, Cause: c})
+		x.events = append(x.events, Event{Kind: EventEnded, At: x.now, Lease: h.Lease, Cause: c,
+			found: found{by: x.e, lease: h}})
 	}
 	return !x.full()
 }

@@ -30,6 +30,7 @@ type twin struct {
 	taking      *taking
 	crashing    int // at the next decision that is journalled: 1 before it is, 2 after
 	crashed     bool
+	room        Room
 	stirred     []string   // pools, by the events since nobody was served
 	anywhere    bool       // every pool is stirred
 	licences    []*License // that may be in force
@@ -40,7 +41,12 @@ type twin struct {
 // lost has not happened, one that is journalled has, though nobody was told.
 func (s *twin) do(t *rapid.T, r Request) (d Decision, lost bool) {
 	before := fmt.Sprint(summary(s.e))
+	s.lend(r)
 	d = s.e.Decide(r, s.now)
+	defer func() { // what lies in the room is nobody's any more when this is done
+		d.Events = slices.Clone(d.Events)
+		s.room.events[0] = Event{Kind: "overwritten", Lease: &Lease{}, Waiter: &Waiter{}}
+	}()
 	if after := fmt.Sprint(summary(s.e)); before != after {
 		t.Fatalf("DecideChangesNothing: %T changed the state:\n%s\n%s", r, before, after)
 	}
@@ -62,6 +68,17 @@ func (s *twin) do(t *rapid.T, r Request) (d Decision, lost bool) {
 		}
 	}
 	return d, false
+}
+
+// lend gives a request that may have a room the twin's only one.
+func (s *twin) lend(r Request) {
+	switch r := r.(type) {
+	case *Acquire:
+		r.Room = &s.room
+	case *Release:
+		r.Room = &s.room
+	default:
+	}
 }
 
 func (s *twin) journal(ev Event) {

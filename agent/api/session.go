@@ -100,6 +100,7 @@ type session struct {
 	pool    string // that the last plain acquire named
 	ask     enforcer.Acquire
 	giveUp  enforcer.Release
+	room    enforcer.Room
 
 	turns sync.Mutex // guards turn; taken under the desk's lock
 	// closed when the last granted of the waiting acquires was answered; nil: there is none

@@ -43,7 +43,7 @@ func (x *session) asked(r *rpcRequest) (q *enforcer.Acquire, nonce string, d *en
 			x.pool = string(a.pool)
 		}
 		x.ask = a.request(x.pool, x.conn.peer.caller(x.isAdmin()))
-		x.ask.Labels = x.labels
+		x.ask.Labels, x.ask.Room = x.labels, &x.room
 		return &x.ask, "", nil
 	}
 	var in wire.AcquireRequest

@@ -163,7 +163,8 @@ func (x *session) release(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 		held, d = holdOff(*in.HoldOffSeconds)
 	}
 	if d == nil {
-		x.giveUp = enforcer.Release{ID: id, Caller: x.conn.peer.caller(x.isAdmin()), Force: in.Force, HoldOff: held}
+		x.giveUp = enforcer.Release{ID: id, Caller: x.conn.peer.caller(x.isAdmin()), Force: in.Force,
+			HoldOff: held, Room: &x.room}
 		d = x.server.slots.Release(&x.giveUp)
 	}
 	return struct{}{}, d, nil
