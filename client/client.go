@@ -32,6 +32,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -41,6 +42,13 @@ import (
 
 // DefaultSocket is the path of the agent's socket unless its configuration names another.
 const DefaultSocket = "/run/usher/usher.sock"
+
+// SocketOf returns the socket of the agent that a vendor ships under a name of its own, for [New] and [WithSocket]: the
+// one in USHER_SOCKET, so that an operator can move it, else /run/NAME/INSTANCE/NAME.sock, as the packages' units have
+// it. An empty instance is that of an agent without instances. The name usher is that of the agent's own package.
+func SocketOf(name, instance string) string {
+	return cmp.Or(bare(os.Getenv("USHER_SOCKET")), path.Join("/run", name, instance, name+".sock"))
+}
 
 // Code is the stable code of a problem. It is an error, so that errors.Is(err, client.ErrNoSlots) works.
 type Code string

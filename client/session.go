@@ -30,7 +30,7 @@ func Slots(pool string, n int64) Request {
 // Option changes a session's defaults.
 type Option func(*Session)
 
-// WithSocket names the agent's socket. The default is USHER_SOCKET, else [DefaultSocket].
+// WithSocket names the agent's socket; see [SocketOf]. The default is USHER_SOCKET, else [DefaultSocket].
 func WithSocket(path string) Option { return func(s *Session) { s.socket = socketOr(path) } }
 
 // WithLabels sets the labels of leases whose requests have none.

@@ -193,6 +193,12 @@ class Session:
         self.close()
 
 
+def socket_of(name, instance=""):
+    """Returns the socket of the agent that a vendor ships under a name of its own, for open: the one in USHER_SOCKET, so
+    that an operator can move it, else /run/NAME/INSTANCE/NAME.sock, as the packages' units have it."""
+    return _bare(os.environ.get("USHER_SOCKET")) or "/".join(filter(None, ["/run", name, instance, name + ".sock"]))
+
+
 def open(path=None, **more):
     """Opens a session with the agent on a socket: USHER_SOCKET's, or the usual one."""
     try:

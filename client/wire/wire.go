@@ -138,11 +138,15 @@ type UpstreamCalls struct {
 // UpstreamOutcome is what came of one call to an upstream.
 type UpstreamOutcome struct {
 	License string `json:"license"`
-	Call    string `json:"call"` // activate, heartbeat, check_in; empty: none was made in time
-	OK      bool   `json:"ok"`
-	Class   string `json:"class,omitempty"` // of the failure: as in the metric usher_upstream_requests_total
-	Reason  string `json:"reason,omitempty"`
-	Hint    string `json:"hint,omitempty"`
+	// Pool is the one that the call was about, of check_out and extend; empty: it was about the licence.
+	Pool string `json:"pool,omitempty"`
+	Call string `json:"call"` // activate, heartbeat, check_in, check_out, extend; empty: none was made in time
+	OK   bool   `json:"ok"`
+	// Slots is how many of the pool the agent may hand out after the call; with Reason there are no more to be had.
+	Slots  *int64 `json:"slots,omitempty"`
+	Class  string `json:"class,omitempty"` // of the failure: as in the metric usher_upstream_requests_total
+	Reason string `json:"reason,omitempty"`
+	Hint   string `json:"hint,omitempty"`
 }
 
 // UpstreamUsage is the use of one pool or meter.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"os"
 	"runtime/debug"
 	"strconv"
@@ -13,11 +14,18 @@ import (
 	"github.com/usher-agent/usher/configs"
 )
 
-// manCommand is the command behind make man: it writes the manual pages for packages.
+// manCommand is the command behind packages: it writes the manual pages, or puts the program's name into a text.
 func (c *cli) manCommand(root *cobra.Command) *cobra.Command {
-	return &cobra.Command{Use: "man DIR", Hidden: true, Args: cobra.ExactArgs(1),
-		Short: "Write the manual pages into a folder",
+	return &cobra.Command{Use: "man [DIR]", Hidden: true, Args: cobra.MaximumNArgs(1),
+		Short: "Write the manual pages into a folder; without one, the standard input with this program's name",
 		RunE: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				text, err := io.ReadAll(c.in)
+				if err != nil {
+					return err
+				}
+				return lines(c.out, naming.Text(string(text)))
+			}
 			root.InitDefaultCompletionCmd()
 			return manual.Write(args[0], root, common())
 		}}
@@ -45,7 +53,10 @@ func common() manual.Common {
 			{"USHER_CONFIG", "The configuration file of the agent, and of commands that read it."}},
 		Files: []manual.Entry{
 			{naming.Socket(), "The agent's socket."},
-			{naming.Config(), "The configuration, for the agent and the commands that read it."}}}
+			{naming.Config(), "The configuration, for the agent and the commands that read it."},
+			{"/usr/share/doc/" + naming.Program() + "/docs",
+				"The pages of the documentation, which messages call docs/."},
+			{"/usr/share/doc/" + naming.Program() + "/examples", "Configurations, alert rules and manifests."}}}
 	c.ExitOf = map[string][]manual.Entry{
 		"check": {{"0", "OK."}, {"1", "Warning."}, {"2", "Critical."}, {"3", "Unknown."}},
 		"run": {{"the program's own", "The program has run; 128 and the signal's number where one has ended it."},
