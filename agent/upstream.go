@@ -8,6 +8,7 @@ import (
 	"github.com/usher-agent/usher/agent/identity"
 	"github.com/usher-agent/usher/agent/pulse"
 	"github.com/usher-agent/usher/agent/seals"
+	"github.com/usher-agent/usher/agent/shares"
 	"github.com/usher-agent/usher/agent/upstreams"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
@@ -90,11 +91,14 @@ func (o *opening) learnt(l *enforcer.License, at time.Time) {
 // callsWithin is how many calls' time may pass until an operator is told what came of those that were asked for.
 const callsWithin = 3
 
-// CallUpstream has every upstream called at once, and says what came of it.
+// CallUpstream has every upstream called at once, and who lends slots about each pool, and says what came of it.
 func (f front) CallUpstream(ctx context.Context) wire.UpstreamCalls {
 	ctx, cancel := context.WithTimeout(ctx, callsWithin*f.settings().Upstream.Timeout.Duration())
 	defer cancel()
-	return upstreams.Outcomes(f.duties.Pulse.Ask(ctx))
+	shared := make(chan []shares.Outcome, 1)
+	go func() { shared <- f.shares.Ask(ctx) }()
+	duties := f.duties.Pulse.Ask(ctx)
+	return upstreams.Outcomes(duties, <-shared)
 }
 
 // Preview returns what would leave the host with the next call to each upstream.

@@ -99,10 +99,12 @@ func (b *blocks) do(ctx context.Context, s subject[*Pool], step *Step) bool {
 	}
 	b.mu.Lock()
 	late := behind(s.entry)
+	tell := s.plan.takeAsked(s.licence.License, s.name, step)
 	b.mu.Unlock()
 	if late && !b.save(nil) {
 		b.mu.Lock()
 		s.plan.unrecorded(step, b.cfg.Now())
+		tell(b.cfg.Now(), plugin.Transiently("%s cannot be written", b.file.Path))
 		b.mu.Unlock()
 		return false
 	}
@@ -140,6 +142,7 @@ func (b *blocks) do(ctx context.Context, s subject[*Pool], step *Step) bool {
 		}
 		s.plan.answered(step, got, sent, b.cfg.Now(), b.cfg.Jitter())
 	}
+	tell(b.cfg.Now(), failed)
 	b.mu.Unlock()
 	if otherwise {
 		b.cfg.Log.Warn("the upstream gave no slots; retrying", "call", step.Kind, "licence", licence.ID, "class",

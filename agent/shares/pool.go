@@ -83,6 +83,7 @@ type Pool struct {
 	tries       int           // check-outs that brought less than they asked for, since one that brought all
 	token       string        // of the check-out that may have been lost on the way, and for how much it was
 	tokenSlots  int64
+	asked       []chan<- Outcome // of operators who wait for what comes of the next call
 }
 
 // Limits of what is kept and asked.
@@ -141,6 +142,9 @@ func (p *Pool) Next(now time.Duration, d PoolDemand, closing bool) (*Step, time.
 		p.resting = false
 	} else if p.full {
 		p.resting = true // the agent leaves to others what it does not need
+	}
+	if s := p.onDemand(now, have, need, d.Draining); s != nil && !closing {
+		return s, 0
 	}
 	var again time.Duration
 	later := func(at time.Duration) {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/agent/pulse"
+	"github.com/usher-agent/usher/agent/shares"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
@@ -147,8 +148,11 @@ func (d *Duties) Contacts(v *enforcer.Verdict) map[pulse.Call]Contact {
 	return out
 }
 
-// Outcomes puts what came of calls into its wire form.
-func Outcomes(all []pulse.Outcome) wire.UpstreamCalls {
+// noAnswer is the reason where no call ended in time.
+const noAnswer = "no answer came in time"
+
+// Outcomes puts what came of calls into its wire form: of those that licences demand, and of those about pools.
+func Outcomes(all []pulse.Outcome, pools []shares.Outcome) wire.UpstreamCalls {
 	out := wire.UpstreamCalls{Calls: []wire.UpstreamOutcome{}}
 	for _, o := range all {
 		w := wire.UpstreamOutcome{License: o.LicenseID, Call: string(o.Call),
@@ -157,7 +161,20 @@ func Outcomes(all []pulse.Outcome) wire.UpstreamCalls {
 		case o.Failure != nil:
 			w.Class, w.Reason, w.Hint = string(o.Failure.Class), o.Failure.Reason, o.Failure.Hint
 		case o.Call == pulse.None:
-			w.Class, w.Reason = string(plugin.Transient), "no answer came in time"
+			w.Class, w.Reason = string(plugin.Transient), noAnswer
+		}
+		out.Calls = append(out.Calls, w)
+	}
+	for _, o := range pools {
+		w := wire.UpstreamOutcome{License: o.LicenseID, Pool: o.Pool, Call: string(o.Call), OK: o.Answered()}
+		switch {
+		case o.Failure != nil:
+			w.Class, w.Reason, w.Hint = string(o.Failure.Class), o.Failure.Reason, o.Failure.Hint
+		case o.Call == "":
+			w.Class, w.Reason = string(plugin.Transient), noAnswer
+		}
+		if w.OK {
+			w.Class, w.Slots = "", &o.Have
 		}
 		out.Calls = append(out.Calls, w)
 	}

@@ -59,11 +59,23 @@ func (c *cli) sayLender(ctx context.Context) (lends bool, err error) {
 // printOutcome says what came of one call.
 func (c *cli) printOutcome(o wire.UpstreamOutcome) {
 	what := strings.ReplaceAll(cmp.Or(o.Call, "call"), "_", "-")
-	if o.OK {
-		fprintf(c.out, "licence %s: the %s succeeded\n", o.License, what)
-		return
+	if o.Call == "extend" {
+		what = "extension"
 	}
-	fprintf(c.out, "licence %s: the %s failed (%s): %s\n", o.License, what, o.Class, o.Reason)
+	of := "licence " + o.License
+	if o.Pool != "" {
+		of += ", pool " + o.Pool
+	}
+	switch {
+	case o.OK && o.Reason != "":
+		fprintf(c.out, "%s: the %s was answered: %s\n", of, what, o.Reason)
+	case o.OK && o.Slots != nil:
+		fprintf(c.out, "%s: the %s succeeded; this agent may hand out %d slots\n", of, what, *o.Slots)
+	case o.OK:
+		fprintf(c.out, "%s: the %s succeeded\n", of, what)
+	default:
+		fprintf(c.out, "%s: the %s failed (%s): %s\n", of, what, o.Class, o.Reason)
+	}
 	if o.Hint != "" {
 		fprintf(c.out, "  hint: %s\n", o.Hint)
 	}
