@@ -99,7 +99,8 @@ func TestSessionClose(t *testing.T) {
 			close(stop)
 		}
 		s.Close()
-		want := []enforcer.Request{&enforcer.Gone{IDs: []enforcer.LeaseID{g.ID}, Holder: enforcer.Caller{UID: 7, PID: 8}}}
+		want := []enforcer.Request{&enforcer.Gone{IDs: []enforcer.LeaseID{g.ID},
+			Holder: enforcer.Caller{UID: 7, PID: 8}}}
 		if stopping {
 			want = nil
 		}
