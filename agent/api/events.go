@@ -56,7 +56,7 @@ func (s *Server) events(c *call) {
 				send(": the rules of who may call have changed; connect again\n\n")
 			}
 			return
-		case <-s.ending:
+		case <-s.ends.Done():
 			return
 		case _, open := <-events.C:
 			if some := events.Take(); len(some) > 0 && rights.Err() == nil && !send(eventTexts(some)) || !open {

@@ -58,7 +58,9 @@ type Server struct {
 	log        *slog.Logger
 	rules      atomic.Pointer[Rules]
 	handler    http.Handler
-	ending     chan struct{} // closed when the server drains: streams end
+	// ends when the server drains: streams end. Sessions hang on it themselves, which costs no goroutine.
+	ends context.Context
+	end  context.CancelFunc
 
 	tls                      *tls.Config
 	takeSent                 func([]byte) io.Closer
@@ -81,8 +83,9 @@ type Server struct {
 // New returns a server that listens nowhere until Run.
 func New(c Config) *Server {
 	s := &Server{slots: c.Slots, documents: c.Documents, operations: c.Operations, feeds: c.Feeds, log: c.Log,
-		ending: make(chan struct{}), tls: c.TLS,
+		tls:      c.TLS,
 		takeSent: c.TakeSent, sentSpace: c.SentSpace, headerWithin: 10 * time.Second, readWithin: 30 * time.Second}
+	s.ends, s.end = context.WithCancel(context.Background())
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -92,7 +95,7 @@ func New(c Config) *Server {
 	s.connections, s.subscribers, s.kept = newShares(c.MaxConns, c.MaxConnsPerUID), newShares(maxSubscribers, 0),
 		newShares(maxKept, 0)
 	s.listings, s.measuring = newTurns(4), newTurns(2)
-	s.executables, s.guesses = newExecutables(s.ending), newGuesses(s.log)
+	s.executables, s.guesses = newExecutables(s.ends.Done()), newGuesses(s.log)
 	s.SetRules(c.Rules)
 	s.handler = s.routes(c.Metrics)
 	return s
@@ -107,11 +110,9 @@ func (s *Server) Run(ctx context.Context, socket *Socket) error {
 	h.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 		return withConn(ctx, c.(*conn))
 	}
-	return s.serve(ctx, listening{socket}, h, func() {
-		close(s.ending)
-	}, func(c net.Conn, to *connQueue, tasks *sync.WaitGroup) {
+	return s.serve(ctx, listening{socket}, h, s.end, func(c net.Conn, to *connQueue, tasks *sync.WaitGroup) {
 		if k := s.admit(c.(*net.UnixConn)); k != nil {
-			k.ending = s.ending
+			k.ending = s.ends.Done()
 			tasks.Go(func() { s.tell(k, to) })
 		}
 	})
@@ -204,7 +205,18 @@ func (s *Server) admit(c *net.UnixConn) *conn {
 // tell reads the first byte, which tells the protocol: '{' is a session, 0x16 is TLS, inside of which the first byte
 // tells again, and anything else is HTTP, which it passes on.
 func (s *Server) tell(c *conn, to *connQueue) {
-	stop := context.AfterFunc(endingContext{s.ending}, func() { c.UnixConn.SetReadDeadline(time.Unix(1, 0)) })
+	if s.speaksSession(c) {
+		s.serveSession(c)
+	} else if c.held {
+		s.countSent(c)
+		to.put(c)
+	}
+}
+
+// speaksSession reads what a connection speaks, and reports whether that is a session. One that speaks nothing it
+// closes. It is apart from tell, so that a session's stack stays small.
+func (s *Server) speaksSession(c *conn) bool {
+	stop := context.AfterFunc(s.ends, func() { c.UnixConn.SetReadDeadline(time.Unix(1, 0)) })
 	c.UnixConn.SetReadDeadline(time.Now().Add(s.headerWithin))
 	err := s.readFirst(c)
 	if err == nil && c.first[0] == 0x16 && s.tls != nil {
@@ -217,17 +229,13 @@ func (s *Server) tell(c *conn, to *connQueue) {
 	stop()
 	switch {
 	case err != nil, c.first[0] == 0x16:
+		c.held = false
 		c.Close()
-	case c.first[0] == '{':
-		c.held = true
-		c.UnixConn.SetReadDeadline(time.Time{})
-		s.serveSession(c)
-	default:
-		c.held = true
-		c.UnixConn.SetReadDeadline(time.Time{})
-		s.countSent(c)
-		to.put(c)
+		return false
 	}
+	c.held = true
+	c.UnixConn.SetReadDeadline(time.Time{})
+	return c.first[0] == '{'
 }
 
 // countSent counts what came beside the first byte as one connection more, or gives it back where that is one too many.

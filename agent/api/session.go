@@ -94,8 +94,12 @@ type session struct {
 	sub     subscription
 
 	takeBack func(enforcer.LeaseID) // undo, made once
+	unruled  func()                 // ends the telling of new rules
+	unblock  func() bool            // ends the watch on ctx
 
 	// What the reader of the connection needs for one message after the other; nobody else has it.
+	in      lines
+	long    []byte // the beginning of a message that is longer than the buffer; nil: there is none
 	request rpcRequest
 	pool    string // that the last plain acquire named
 	ask     enforcer.Acquire
@@ -119,32 +123,49 @@ type session struct {
 	lost   []enforcer.LeaseID // granted by answers that could not be written
 }
 
-// serveSession speaks with a connection until either end closes it.
+// serveSession speaks with a connection until either end closes it. It does nothing else itself: its frame and those of
+// its callers are on the stack of every session that is idle, and a small stack is given back to half its size.
 func (s *Server) serveSession(c *conn) {
+	x := s.openSession(c)
+	if x == nil {
+		return
+	}
+	for x.readLine() {
+	}
+	x.close()
+}
+
+// openSession opens a session; nil: its caller may not call.
+func (s *Server) openSession(c *conn) *session {
 	first := s.rules.Load().rights(&c.peer)
 	if !first.allowed {
 		b, _ := json.Marshal(rpcResponse{Version: "2.0", Error: s.rpcProblem(&enforcer.Denial{Code: enforcer.Forbidden,
 			Detail: "this caller is not allowed to call", Hint: "add a rule under socket.allow"})})
 		refuseAs(c.UnixConn, string(b)+"\n")
 		c.Close()
-		return
+		return nil
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	stop := context.AfterFunc(endingContext{s.ending}, cancel)
+	ctx, cancel := context.WithCancel(s.ends)
 	x := &session{server: s, conn: c, ctx: ctx, cancel: cancel, waiting: make(chan struct{}, maxInFlight)}
+	x.in.from = c
 	x.takeBack = x.undo
 	x.rights.Store(first)
-	defer s.onRules(x.ruled)()
+	x.unruled = s.onRules(x.ruled)
 	sent := c.takeSent()
 	x.agent = s.slots.Session(c.UnixConn, sent, c.peer.caller(first.admin))
 	if c.peer.pid == 0 {
 		c.peer.inode = x.agent.Inode()
 	}
-	unblock := context.AfterFunc(ctx, func() { c.SetReadDeadline(time.Unix(1, 0)) })
-	x.read()
-	unblock()
-	stop()
-	cancel()
+	x.unblock = context.AfterFunc(ctx, func() { c.SetReadDeadline(time.Unix(1, 0)) })
+	return x
+}
+
+// close ends a session whose lines have been read.
+func (x *session) close() {
+	x.keepLine(false, x.long != nil)
+	x.in.idle()
+	x.unblock()
+	x.cancel()
 	x.hush()
 	x.tasks.Wait()
 	x.flush()
@@ -152,56 +173,54 @@ func (s *Server) serveSession(c *conn) {
 		x.undo(id)
 	}
 	x.agent.Close()
-	c.Close()
+	x.conn.Close()
+	x.unruled()
 }
 
 // undo ends a lease whose grant was not delivered.
 func (x *session) undo(id enforcer.LeaseID) { x.server.undoLease(id, x.conn.peer.caller(false)) }
 
-// read answers lines until there are none.
-func (x *session) read() {
-	in := bufio.NewReaderSize(x.conn, 4096)
-	var long []byte
-	defer func() { x.keepLine(false, long != nil) }()
-	for {
-		// Answers go out once no further request is at hand.
-		if b, _ := in.Peek(in.Buffered()); bytes.IndexByte(b, '\n') < 0 {
-			x.flush()
-		}
-		line, err := in.ReadSlice('\n')
-		switch {
-		case errors.Is(err, bufio.ErrBufferFull):
-			if long == nil && !x.keepLine(true, false) {
-				x.reply(nil, nil, x.server.rpcProblem(tooMuchAtOnce(x.conn.peer.key())))
-				return
-			}
-			if long = append(long, line...); len(long) > MaxLine {
-				x.reply(nil, nil, &rpcError{Code: codeInvalid, Message: "the message is longer than 65536 bytes"})
-				return
-			}
-			continue
-		case err != nil:
-			if len(bytes.TrimSpace(append(long, line...))) > 0 && errors.Is(err, io.EOF) {
-				x.line(append(long, line...))
-			}
-			return
-		}
-		if len(long) > 0 {
-			if line = append(long, line...); len(line) > MaxLine {
-				x.reply(nil, nil, &rpcError{Code: codeInvalid, Message: "the message is longer than 65536 bytes"})
-				return
-			}
-			long = nil
-			goesOn := x.line(line)
-			if x.keepLine(false, true); !goesOn {
-				return
-			}
-			continue
-		}
-		if !x.line(line) {
-			return
+// readLine waits for a line, and answers it. It reports whether there may be more.
+func (x *session) readLine() bool {
+	// Answers go out once no further request is at hand.
+	for !x.in.more() {
+		x.flush()
+		if !x.in.read() {
+			break
 		}
 	}
+	return x.take(x.in.line())
+}
+
+// take answers what was read: a line, the beginning of one that is longer than the buffer, or the end.
+func (x *session) take(line []byte, err error) bool {
+	switch {
+	case errors.Is(err, bufio.ErrBufferFull):
+		if x.long == nil && !x.keepLine(true, false) {
+			x.reply(nil, nil, x.server.rpcProblem(tooMuchAtOnce(x.conn.peer.key())))
+			return false
+		}
+		if x.long = append(x.long, line...); len(x.long) > MaxLine {
+			x.reply(nil, nil, &rpcError{Code: codeInvalid, Message: "the message is longer than 65536 bytes"})
+			return false
+		}
+		return true
+	case err != nil:
+		if len(bytes.TrimSpace(append(x.long, line...))) > 0 && errors.Is(err, io.EOF) {
+			x.line(append(x.long, line...))
+		}
+		return false
+	case x.long == nil:
+		return x.line(line)
+	}
+	if line = append(x.long, line...); len(line) > MaxLine {
+		x.reply(nil, nil, &rpcError{Code: codeInvalid, Message: "the message is longer than 65536 bytes"})
+		return false
+	}
+	x.long = nil
+	goesOn := x.line(line)
+	x.keepLine(false, true)
+	return goesOn
 }
 
 // keepLine counts the memory for a message that is longer than the buffer in, or out. It bounds the time that its end
