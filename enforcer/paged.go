@@ -3,8 +3,8 @@ package enforcer
 // pageSize is how many entries a page of a paged list has.
 const pageSize = 512
 
-// paged is a list of entries that grows and shrinks by pages, so that it never stops to copy what is in it, and takes no
-// memory for what once was. A zero one is empty.
+// paged is a list of entries that grows and shrinks by pages, so that it never stops to copy what is in it, and takes
+// no memory for what once was. A zero one is empty.
 type paged[T any] struct {
 	pages [][]T // all but the first have pageSize entries or room for them
 	n     int

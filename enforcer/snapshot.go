@@ -43,8 +43,8 @@ type Part struct {
 // ErrGivenUp says that a snapshot is over before it was whole.
 var ErrGivenUp = errors.New("the snapshot was given up")
 
-// Next takes a step, which looks at no more than most leases and tokens. Apply of an EventGranted of each lease, and then of
-// the tokens' events, makes the state of the instant at which the snapshot began.
+// Next takes a step, which looks at no more than most leases and tokens. Apply of an EventGranted of each lease, and
+// then of the tokens' events, makes the state of the instant at which the snapshot began.
 func (s *Snapshot) Next(most int) (Part, error) {
 	e := s.e
 	if e.snapshot != s {

@@ -12,8 +12,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// throng is an enforcer of many leases, of which some have a client token, some come under another licence, and some are
-// over.
+// throng is an enforcer of many leases, of which some have a client token, some come under another licence, and some
+// are over.
 type throng struct {
 	e    *Enforcer
 	now  time.Time

@@ -3,7 +3,7 @@ package desk
 import "runtime/debug"
 
 // keepMemory has the collector's target follow the number of leases, and gives memory back to the system when many
-// leases are over. Nothing waits for it.
+// leases have come or gone. Nothing waits for it.
 func (d *Desk) keepMemory() {
 	d.mu.Lock()
 	leases := d.core.Len()

@@ -37,19 +37,11 @@ type Registry struct {
 
 	strays atomic.Uint64 // see Strays
 
-	mu     sync.Mutex // guards all below; taken under the lock that Ended is called with, never the other way round
-	alive  map[process]*holding
-	leases map[enforcer.LeaseID]bound
-	counts map[liveness.Path]int // of leases
+	mu    sync.Mutex // guards all below; taken under the lock that Ended is called with, never the other way round
+	alive map[process]*holding
+	ties  ties
 
 	revoked int // entries of alive that are revoked
-}
-
-// bound is by what a lease lives: by one process, and seldom by more.
-type bound struct {
-	path  liveness.Path // how the holder's death becomes known
-	first *holding
-	more  []*holding
 }
 
 // process tells a process from another that bears its number later.
@@ -65,6 +57,7 @@ type holding struct {
 	caller enforcer.Caller
 	watch  *liveness.Watch
 	leases map[enforcer.LeaseID]struct{}
+	most   int    // leases at one time, since there were none
 	pins   int    // sessions that are open: their process is watched between leases, too
 	kept   string // the name that its pidfd is kept by; empty: it is not kept
 	gone   bool
@@ -84,8 +77,7 @@ func New(c Config) (*Registry, error) {
 		watcher:  w,
 		handover: c.Handover,
 		alive:    map[process]*holding{},
-		leases:   map[enforcer.LeaseID]bound{},
-		counts:   map[liveness.Path]int{},
+		ties:     newTies(),
 	}, nil
 }
 
@@ -112,13 +104,8 @@ func (r *Registry) Hold(id enforcer.LeaseID, caller enforcer.Caller, handle *liv
 	x := r.process(key, caller)
 	x.leases[id] = struct{}{}
 	r.mark(x, false)
-	if b, known := r.leases[id]; !known {
-		r.leases[id] = bound{path: handle.Path(), first: x}
-		r.counts[handle.Path()]++
-	} else {
-		b.more = append(b.more, x)
-		r.leases[id] = b
-	}
+	x.most = max(x.most, len(x.leases))
+	r.ties.add(id, x, handle.Path())
 	watched := x.watch != nil
 	r.mu.Unlock()
 	if !watched {
@@ -149,29 +136,15 @@ func (r *Registry) onDeath(handle *liveness.Handle, die func()) (stop func(), er
 func (r *Registry) holds(id enforcer.LeaseID, handle *liveness.Handle) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	b, known := r.leases[id]
 	key := keyOf(handle)
-	return known && (b.first.key == key || slices.ContainsFunc(b.more, func(x *holding) bool { return x.key == key }))
+	return slices.ContainsFunc(r.ties.of(id), func(x *holding) bool { return x.key == key })
 }
 
 // letGo forgets that a lease was to live by a process.
 func (r *Registry) letGo(id enforcer.LeaseID, x *holding) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	b, known := r.leases[id]
-	if !known {
-		return
-	}
-	b.more = slices.DeleteFunc(b.more, func(o *holding) bool { return o == x })
-	if b.first == x {
-		if len(b.more) == 0 {
-			delete(r.leases, id)
-			r.counts[b.path]--
-			return
-		}
-		b.first, b.more = b.more[0], b.more[1:]
-	}
-	r.leases[id] = b
+	r.ties.remove(id, x)
 }
 
 // keep has the pidfd of a process that holds something kept, until the process is forgotten here. r.mu is held.
@@ -282,15 +255,15 @@ func (r *Registry) Ended(l *enforcer.Lease, why enforcer.Cause) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	b, known := r.leases[l.ID]
+	first, known := r.ties.leases.Get(l.ID)
 	if !known {
 		r.strays.Add(1)
 		return
 	}
-	delete(r.leases, l.ID)
-	r.counts[b.path]--
-	r.freed(b.first, l.ID, why)
-	for _, x := range b.more {
+	further := r.ties.joint[l.ID]
+	r.ties.end(l.ID)
+	r.freed(first.by, l.ID, why)
+	for _, x := range further {
 		r.freed(x, l.ID, why)
 	}
 }
@@ -300,7 +273,7 @@ func (r *Registry) freed(x *holding, id enforcer.LeaseID, why enforcer.Cause) {
 	if r.alive[x.key] != x {
 		return
 	}
-	delete(x.leases, id)
+	x.release(id)
 	r.mark(x, x.revoked || why == enforcer.CauseRevoked && x.watch != nil)
 	r.dropIdle(x)
 }
@@ -315,6 +288,17 @@ func (r *Registry) RevokedAlive() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.revoked
+}
+
+// manyLeases is of how many leases a process's map is replaced once it is empty: a map never gives memory back.
+const manyLeases = 1024
+
+// release takes a lease off a process.
+func (x *holding) release(id enforcer.LeaseID) {
+	delete(x.leases, id)
+	if len(x.leases) == 0 && x.most > manyLeases {
+		x.leases, x.most = map[enforcer.LeaseID]struct{}{}, 0
+	}
 }
 
 // mark says whether the licence took a lease from a process that is alive. r.mu is held.
@@ -332,11 +316,7 @@ func (r *Registry) mark(x *holding, revoked bool) {
 func (r *Registry) ByPath() map[string]int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	out := map[string]int{}
-	for path, n := range r.counts {
-		out[string(path)] = n
-	}
-	return out
+	return r.ties.byPath()
 }
 
 // Path returns how the end of a lease's holder becomes known: the way its process is watched, connection, ttl, or none.
@@ -349,8 +329,8 @@ func (r *Registry) Path(l *enforcer.Lease) string {
 	case enforcer.LifetimeProcess:
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if b, known := r.leases[l.ID]; known {
-			return string(b.path)
+		if p := r.ties.path(l.ID); p != "" {
+			return p
 		}
 		return "connection"
 	default:

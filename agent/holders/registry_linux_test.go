@@ -141,8 +141,8 @@ func TestDeathEndsEachLeaseOnce(t *testing.T) {
 	}
 	r.Ended(ofProcess(ids[0]), enforcer.CauseReleased)
 	r.Ended(ofProcess(ids[1]), enforcer.CauseReleased)
-	if n := r.ByPath()["pidfd"]; n != 0 || len(r.leases) != 0 || len(r.alive) != 0 {
-		t.Errorf("%d leases and %d processes are remembered", len(r.leases), len(r.alive))
+	if n := r.ByPath()["pidfd"]; n != 0 || r.ties.leases.Len() != 0 || len(r.alive) != 0 {
+		t.Errorf("%d leases and %d processes are remembered", r.ties.leases.Len(), len(r.alive))
 	}
 }
 
@@ -238,10 +238,10 @@ func TestHolderThatCannotBeWatched(t *testing.T) {
 	if err := r.Hold(l.ID, enforcer.Caller{}, handle); err == nil {
 		t.Fatal("a closed watcher watches")
 	}
-	if r.Path(l) != "connection" || r.ByPath()["pidfd"] != 0 || len(r.leases) != 0 || len(r.alive) != 0 ||
+	if r.Path(l) != "connection" || r.ByPath()["pidfd"] != 0 || r.ties.leases.Len() != 0 || len(r.alive) != 0 ||
 		len(d.kept) != 0 {
 		t.Errorf("the path is %s, by path there are %v, %d leases and %d processes are known, kept is %v",
-			r.Path(l), r.ByPath(), len(r.leases), len(r.alive), d.kept)
+			r.Path(l), r.ByPath(), r.ties.leases.Len(), len(r.alive), d.kept)
 	}
 }
 

@@ -143,19 +143,19 @@ func TestLeaseThatEndsAtOnce(t *testing.T) {
 	if _, denial := s.Acquire(t.Context(), &enforcer.Acquire{Pool: "streams"}); denial != nil {
 		t.Fatal(denial)
 	}
-	if len(r.leases) == 0 {
+	if r.ties.leases.Len() == 0 {
 		t.Skip("this kernel does not tell when a process dies")
 	}
 	r.Ended(ofProcess(enforcer.LeaseID{1}), enforcer.CauseReleased)
-	if d.asked != 0 || len(r.leases) != 0 {
-		t.Errorf("the desk was asked %d times, and %d leases are remembered", d.asked, len(r.leases))
+	if d.asked != 0 || r.ties.leases.Len() != 0 {
+		t.Errorf("the desk was asked %d times, and %d leases are remembered", d.asked, r.ties.leases.Len())
 	}
 	d.early = func(l *enforcer.Lease) { r.Ended(l, enforcer.CauseRevoked) }
 	if _, denial := s.Acquire(t.Context(), &enforcer.Acquire{Pool: "streams"}); denial != nil {
 		t.Fatal(denial)
 	}
-	if len(r.leases) != 0 || d.asked != 1 {
-		t.Errorf("%d leases that are over are remembered; the desk was asked %d times", len(r.leases), d.asked)
+	if r.ties.leases.Len() != 0 || d.asked != 1 {
+		t.Errorf("%d leases that are over are remembered; the desk was asked %d times", r.ties.leases.Len(), d.asked)
 	}
 	d.early = func(*enforcer.Lease) {
 		r.Ended(&enforcer.Lease{Lifetime: enforcer.LifetimeTTL}, enforcer.CauseReleased)

@@ -11,7 +11,7 @@ import (
 
 const (
 	// slack is how many bytes more than what is in use the heap may have where many leases are held.
-	slack = 48 << 20
+	slack = 24 << 20
 	// leaseSize is about how many bytes a lease takes.
 	leaseSize = 280
 	// usual and least bound the percentage (GOGC) that Percent returns.
@@ -63,7 +63,7 @@ func Pause() (resume func()) {
 // Share is what one desk wants of the collector. The zero value wants nothing yet. It is not safe for concurrent use.
 type Share struct {
 	leases int
-	most   int // leases held since memory was given back last
+	given  int // leases held when memory was given back last
 	last   int // leases held when Due was asked last
 }
 
@@ -72,28 +72,28 @@ func (s *Share) Set(leases int) {
 	process.Lock()
 	defer process.Unlock()
 	process.leases += leases - s.leases
-	s.leases, s.most = leases, max(s.most, leases)
+	s.leases = leases
 	settle()
 }
 
-// massRelease is how many leases must be over until their memory is given back at once, and Step how many are so few
-// that they change nothing.
 const (
-	massRelease = 1 << 16
-	Step        = 1 << 12
+	// many is of how many leases that came or went memory is given back: what they were made with is garbage by then,
+	// and so are they when they are over.
+	many = 1 << 16
+	// few is how many leases between two looks are so few that the others have come, or have gone.
+	few = 1 << 12
 )
 
-// Waits reports whether so many leases are over that memory is to be given back to the system, once no more end.
-func (s *Share) Waits() bool { return s.most-s.leases >= massRelease }
-
-// Due reports whether memory is to be given back now: many leases are over, and their number has not changed much since
-// Due was asked last. The caller then calls [debug.FreeOSMemory].
+// Due reports whether memory is to be given back to the system now: the number of leases has changed much since that
+// was done last, and little since Due was asked last. The caller then calls [debug.FreeOSMemory].
 func (s *Share) Due() bool {
-	calm := max(s.leases-s.last, s.last-s.leases) < Step
+	calm := abs(s.leases-s.last) < few
 	s.last = s.leases
-	if !s.Waits() || !calm {
+	if !calm || abs(s.leases-s.given) < many {
 		return false
 	}
-	s.most = s.leases
+	s.given = s.leases
 	return true
 }
+
+func abs(n int) int { return max(n, -n) }
