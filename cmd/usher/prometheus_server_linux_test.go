@@ -10,8 +10,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -130,6 +132,8 @@ type trial struct {
 	*scene
 	long                string // a good licence
 	plain, online, pool *process
+	timed, checking     *process
+	ahead               *atomic.Int64 // nanoseconds that the timed agent's clock is ahead
 	vendor, lender      *process
 	lease               string // of the plain agent
 }
@@ -170,13 +174,18 @@ func newTrial(t *testing.T) *trial {
 	s := newScene(t)
 	x := &trial{scene: s, long: s.sign("long", "--limit", "streams=20", "--scope", "host", "--expires", "365d")}
 	beating := s.sign("beating", "--limit", "streams=8", "--scope", "host", "--expires", "365d", "--heartbeat", "6s")
+	due := s.sign("due", "--limit", "streams=8", "--scope", "host", "--expires", "365d", "--check-in", "15s")
 	x.vendor = s.server("vendor", "--key", s.path("keys/k1.key"), "--license", s.dir)
 	key := strings.TrimSpace(strings.Split(s.do("upstream", "site-key", "--data", s.path("site")), "\n")[0])
 	shared := s.sign("shared", "--limit", "streams=50", "--expires", "365d", "--site-server", key)
 	x.lender = s.server("site", "--serve-pools", "--trust", s.path("keys/k1.pub"), "--license", shared, "--block-ttl",
 		"5s")
 	x.plain = s.agent("plain", "", x.long)
-	x.online = s.agent("online", "upstream: {url: 'http://"+x.vendor.listen+"'}\n", beating)
+	x.smallDisk("online")
+	x.online = s.agent("online", "upstream: {url: 'http://"+x.vendor.listen+"'}\nlisteners: [{address: "+
+		s.path("online/k")+", dialect: keygen}]\n", beating)
+	x.checking = s.agent("checking", "upstream: {url: 'http://"+x.vendor.listen+"'}\n", due)
+	x.timed = x.inTime("timed", x.long)
 	x.pool = s.agent("pool", "upstream: {pools_url: 'http://"+x.lender.listen+"'}\n", shared)
 	return x
 }
@@ -226,13 +235,20 @@ func TestAlertsFireAndClear(t *testing.T) {
 	t.Parallel()
 	debianTool(t, "prometheus")
 	x := newTrial(t)
-	p := startPrometheus(t, x.plain, x.online, x.pool)
+	p := startPrometheus(t, x.plain, x.online, x.pool, x.timed, x.checking)
 	await(t, "no alert of a healthy agent fires", func() bool {
 		states, err := p.query(`sum(usher_license_state{state="valid"})`)
 		out, errAlerts := p.query(`count(ALERTS{alertstate="firing"}) or vector(0)`)
-		return err == nil && errAlerts == nil && fmt.Sprint(states, out) == "[3] [0]"
+		return err == nil && errAlerts == nil && fmt.Sprint(states, out) == "[5] [0]"
 	})
-	for _, f := range x.faults() {
+	all := append(x.faults(), x.hostFaults()...)
+	for _, a := range alerts(t) {
+		isMade := slices.ContainsFunc(all, func(f injected) bool { return f.alert == a.Alert })
+		if _, is := unmade[a.Alert]; is == isMade {
+			t.Errorf("%s: a fault is made of it: %t; it is among those that are not: %t", a.Alert, isMade, is)
+		}
+	}
+	for _, f := range all {
 		f.begin()
 		p.fires(f.alert, f.of, true)
 		f.end()

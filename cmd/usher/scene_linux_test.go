@@ -66,13 +66,15 @@ type process struct {
 	cmd    *exec.Cmd
 	name   string
 	args   []string
-	listen string // an agent's ops.listen, or a server's --listen
+	within []string // a command that becomes the program; usually none
+	listen string   // an agent's ops.listen, or a server's --listen
 }
 
 // start starts a command and ends it with the test.
 func (p *process) start() {
 	p.t.Helper()
-	p.cmd = exec.Command("usher", p.args...)
+	line := append(p.within[:len(p.within):len(p.within)], append([]string{"usher"}, p.args...)...)
+	p.cmd = exec.Command(line[0], line[1:]...)
 	log := &bytes.Buffer{}
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	if err := p.cmd.Start(); err != nil {
