@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -116,8 +117,8 @@ func (h *house) page(query string) (page wire.Leases) {
 
 func (h *house) get(query string) []byte {
 	h.t.Helper()
-	c := &http.Client{Transport: &http.Transport{Dial: func(string, string) (net.Conn, error) {
-		return net.Dial("unix", h.path("s"))
+	c := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", h.path("s"))
 	}}}
 	defer c.CloseIdleConnections()
 	res, err := c.Get("http://usher/v1/leases" + query)

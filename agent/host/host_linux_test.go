@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -226,29 +227,35 @@ func TestWatcher(t *testing.T) {
 	root := tree(t, metal)
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
-		var seen []Report
+		var mu sync.Mutex // that the bubble waits puts no earlier look before a later change
+		var told []Report
 		w := NewWatcher(WatchConfig{Config: Config{Product: "acme", Root: root}, OnChange: func(r Report) {
-			seen = append(seen, r)
+			mu.Lock()
+			defer mu.Unlock()
+			told = append(told, r)
 		}})
 		done := make(chan error)
 		go func() { done <- w.Run(ctx) }()
-		look := func(d time.Duration) {
+		look := func(d time.Duration) []Report {
 			<-time.After(d)
 			synctest.Wait()
+			mu.Lock()
+			defer mu.Unlock()
+			return slices.Clone(told)
 		}
-		look(time.Minute)
+		seen := look(time.Minute)
 		if len(seen) != 0 {
 			t.Fatalf("nothing has changed, and %d changes are told", len(seen))
 		}
 		write(t, filepath.Join(root, "sys/fs/cgroup/system.slice/cpu.max"), "200000 100000\n")
-		look(11 * time.Second)
+		seen = look(11 * time.Second)
 		if len(seen) != 1 || seen[0].Effective != 2 {
 			t.Fatalf("a quota: %+v", seen)
 		}
 		if err := os.RemoveAll(filepath.Join(root, "sys/class/net/eth0")); err != nil {
 			t.Fatal(err)
 		}
-		look(5 * time.Minute)
+		seen = look(5 * time.Minute)
 		if len(seen) != 2 || len(seen[1].component(t, "mac").Values) != 0 {
 			t.Fatalf("an undocked card: %+v", seen)
 		}
