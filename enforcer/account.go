@@ -56,7 +56,10 @@ type account struct {
 func (e *Enforcer) account(u User) *account {
 	a := e.accounts[u]
 	if a == nil {
-		a = &account{}
+		if a = e.spare; a == nil {
+			a = &account{}
+		}
+		e.spare = nil
 		e.accounts[u] = a
 	}
 	return a
@@ -65,7 +68,10 @@ func (e *Enforcer) account(u User) *account {
 // settle drops an account that counts nothing any more.
 func (e *Enforcer) settle(u User, a *account) {
 	if a.leases.n == 0 && a.waiters == 0 && a.tokens == 0 && a.bytes == 0 {
-		delete(e.accounts, u)
+		if e.accounts[u] == a {
+			delete(e.accounts, u)
+			e.spare = a // as empty as a new one
+		}
 	}
 }
 

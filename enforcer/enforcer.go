@@ -28,6 +28,7 @@ type Enforcer struct {
 	pools    map[string]*pool
 	leases   Table[*held]
 	accounts map[User]*account
+	spare    *account                 // of nobody: the next one; nil: it is made
 	bytes    int                      // of all accounts
 	holders  map[Caller]*sharedHolder // holders without labels, shared by their leases
 

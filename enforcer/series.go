@@ -56,7 +56,11 @@ func in(block []*held, c Cursor) (int, bool) {
 func (s *series) add(h *held) {
 	s.n++
 	if len(s.blocks) == 0 {
-		s.blocks = append(s.blocks, []*held{h})
+		var b []*held
+		if cap(s.blocks) > 0 { // what drop left
+			b = s.blocks[:1][0]
+		}
+		s.blocks = append(s.blocks, append(b, h))
 		return
 	}
 	c := CursorOf(h.Lease)
@@ -117,7 +121,15 @@ func (s *series) join(i int) bool {
 	return true
 }
 
+// leastBlock is how much room an empty series keeps, so that one lease that comes and goes makes none each time.
+const leastBlock = 8
+
 func (s *series) drop(i int) {
+	if len(s.blocks) == 1 && cap(s.blocks) <= leastBlock && cap(s.blocks[0]) <= leastBlock {
+		s.blocks[0] = s.blocks[0][:0] // its leases were cleared
+		s.blocks = s.blocks[:0]
+		return
+	}
 	s.blocks = slices.Delete(s.blocks, i, i+1)
 	if len(s.blocks) == 0 {
 		s.blocks = nil
