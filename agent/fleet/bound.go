@@ -1,0 +1,402 @@
+package fleet
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"strings"
+	"time"
+
+	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
+)
+
+// Bound gives the blocks of one licence's pools from the fleet.
+type Bound struct {
+	plugin.Upstream // the licence's own, for all other calls
+	fleet           *Fleet
+	licence         *enforcer.License
+	own             plugin.Budgeter  // gives its other pools; nil: nobody does
+	limits          map[string]int64 // of its site pools that are the fleet's
+	document        string
+}
+
+var _ plugin.Watcher = (*Bound)(nil)
+
+// For returns what gives a licence's pools: the fleet those that shared names, own all others. Without a pool of the
+// fleet it returns own.
+func (f *Fleet) For(l *enforcer.License, document []byte, own plugin.Budgeter,
+	shared func(pool string) bool) plugin.Budgeter {
+	b := &Bound{Upstream: own, fleet: f, licence: l, own: own, limits: map[string]int64{}}
+	for name, n := range l.SitePools() {
+		if shared(name) {
+			b.limits[name] = int64(n)
+		}
+	}
+	if len(b.limits) == 0 {
+		return own
+	}
+	sum := sha256.Sum256(document)
+	b.document = base64.RawURLEncoding.EncodeToString(sum[:])
+	return b
+}
+
+// Capabilities says that the fleet gives blocks.
+func (b *Bound) Capabilities() plugin.Capabilities {
+	var c plugin.Capabilities
+	if b.Upstream != nil {
+		c = b.Upstream.Capabilities()
+	}
+	c.Budget = true
+	return c
+}
+
+// System returns the licence's.
+func (b *Bound) System() string { return b.licence.System }
+
+// CheckOut takes slots in a block of its own.
+func (b *Bound) CheckOut(ctx context.Context, r *plugin.CheckOut) (*plugin.Block, error) {
+	if _, ok := b.limits[r.Pool]; !ok && b.own != nil {
+		return b.own.CheckOut(ctx, r)
+	}
+	least := r.AtLeast
+	if least == 0 {
+		least = r.Slots
+	}
+	got, err := b.grow(ctx, r.Pool, blockID(r.Token), 0, r.Slots, least, r.Ahead)
+	if got != nil {
+		got.State = r.State
+	}
+	return got, err
+}
+
+// Extend proves that the agent lives, which costs the store no write, and gives the block another size if asked to.
+func (b *Bound) Extend(ctx context.Context, r *plugin.Extend) (*plugin.Block, error) {
+	if !strings.HasPrefix(r.Block, blockPrefix) && b.own != nil {
+		return b.own.Extend(ctx, r)
+	}
+	name, n, known := b.find(r.Block)
+	if name == "" && known {
+		return nil, lapsed()
+	}
+	if name == "" { // after a restart: the block is one of these, or over
+		for pool := range b.limits {
+			if err := b.fetch(ctx, pool); err != nil {
+				return nil, err
+			}
+		}
+		if name, n, _ = b.find(r.Block); name == "" {
+			return nil, lapsed()
+		}
+	}
+	want := r.Slots
+	if want == 0 {
+		want = n
+	}
+	var got *plugin.Block
+	var err error
+	switch {
+	case want > n:
+		got, err = b.grow(ctx, name, r.Block, n, want, n, r.Ahead)
+	case want < n || b.outdated(name):
+		got, err = b.shrink(ctx, name, r.Block, want)
+	default:
+		got, err = b.keep(ctx, name, r.Block)
+	}
+	if got != nil {
+		got.State = r.State
+	}
+	return got, err
+}
+
+// Return gives a block back.
+func (b *Bound) Return(ctx context.Context, r *plugin.Return) error {
+	if !strings.HasPrefix(r.Block, blockPrefix) && b.own != nil {
+		return b.own.Return(ctx, r)
+	}
+	name, _, known := b.find(r.Block)
+	if name == "" && !known {
+		for pool := range b.limits {
+			if err := b.fetch(ctx, pool); err != nil {
+				return err
+			}
+		}
+		name, _, _ = b.find(r.Block)
+	}
+	if name == "" {
+		return nil
+	}
+	_, err := b.shrink(ctx, name, r.Block, 0)
+	if e, ok := err.(*plugin.Error); ok && e.SystemCode == plugin.SystemLapsed {
+		return nil
+	}
+	return err
+}
+
+func lapsed() error {
+	return &plugin.Error{Class: plugin.Transient, SystemCode: plugin.SystemLapsed,
+		Reason: "the block is not this agent's any more"}
+}
+
+// find returns the pool and the size of a block. known says that all pools of the licence are.
+func (b *Bound) find(block string) (pool string, n int64, known bool) {
+	f := b.fleet
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	known = true
+	for name := range b.limits {
+		p := f.pools[poolName(b.licence, name)]
+		if p == nil || !p.known {
+			known = false
+			continue
+		}
+		if n, ok := p.held.Blocks[block]; ok {
+			return name, n, true
+		}
+	}
+	return "", 0, known
+}
+
+// fetch reads this agent's blocks of a pool.
+func (b *Bound) fetch(ctx context.Context, pool string) error {
+	return b.fleet.settle(ctx, poolName(b.licence, pool), false)
+}
+
+func (b *Bound) terms(pool string) terms { return terms{b.limits[pool], b.document} }
+
+// outdated reports whether a pool's blocks are to be written again: another document holds here than they name, or
+// more is out than the limit, which was lowered.
+func (b *Bound) outdated(pool string) bool {
+	f := b.fleet
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p := f.pools[poolName(b.licence, pool)]
+	return p.restate || p.held.terms != b.terms(pool) || p.terms.Limit < p.out
+}
+
+// block is the answer: a block that may be used as long as the membership is proved.
+func (b *Bound) block(me membership, began time.Duration, pool, id string, n int64) (*plugin.Block, error) {
+	left := me.until - began
+	if left <= 0 || b.fleet.cfg.Now() >= me.until {
+		return nil, plugin.Transiently("the answer of the fleet came too late: the agent's place may be another's")
+	}
+	return &plugin.Block{ID: id, Pool: pool, Slots: n, For: left}, nil
+}
+
+// keep proves the membership, and changes nothing.
+func (b *Bound) keep(ctx context.Context, pool, id string) (*plugin.Block, error) {
+	f := b.fleet
+	began := f.cfg.Now()
+	me, err := f.ready(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	p := f.pools[poolName(b.licence, pool)]
+	n, ok := p.held.Blocks[id]
+	known := p.known
+	if ok {
+		p.touched[id] = began
+	}
+	f.mu.Unlock()
+	switch {
+	case !known: // the membership is a new one
+		if err := b.fetch(ctx, pool); err != nil {
+			return nil, err
+		}
+		if _, n, _ = b.find(id); n == 0 {
+			return nil, lapsed()
+		}
+	case !ok:
+		return nil, lapsed()
+	}
+	return b.block(me, began, pool, id, n)
+}
+
+// again waits before a transaction is tried again that another agent's undid: at random over those who are seen to
+// contend.
+func (f *Fleet) again(ctx context.Context, try int, v *view) error {
+	if try >= maxTries {
+		return plugin.Transiently("too many agents ask for slots at the same time")
+	}
+	contenders := 1 + len(v.first)
+	wait := time.Duration(f.cfg.Jitter() * float64(min(contenders, 32)*min(try+1, 4)) * float64(2*time.Millisecond))
+	select {
+	case <-ctx.Done():
+		return f.transient(ctx.Err())
+	case <-time.After(wait):
+		return nil
+	}
+}
+
+// grow takes more slots into a block, as many as are free of those that it lacks. has is its size.
+func (b *Bound) grow(ctx context.Context, pool, id string, has, want, least, ahead int64) (*plugin.Block, error) {
+	f, name := b.fleet, poolName(b.licence, pool)
+	limit, ok := b.limits[pool]
+	if !ok {
+		return nil, &plugin.Error{Class: plugin.Transient, SystemCode: plugin.SystemNoPools,
+			Reason: "the fleet has no slots of " + pool + " to give: the licence names no site pool of it"}
+	}
+	p := f.named(name)
+	if err := p.calls.take(ctx); err != nil {
+		return nil, f.transient(err)
+	}
+	defer p.calls.give()
+	for try := 0; ; try++ {
+		began := f.cfg.Now()
+		me, err := f.ready(ctx, false)
+		if err != nil {
+			return nil, err
+		}
+		v, q, err := f.look(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		if q != nil {
+			return nil, settling(*q, f.cfg.TTL)
+		}
+		blocks := f.mine(me, p, v)
+		if n, ok := blocks[id]; ok && (n >= want || has == 0) {
+			f.touch(p, id, began)
+			return b.block(me, began, pool, id, n) // the answer to the same request was lost
+		} else if !ok && has > 0 {
+			return nil, lapsed()
+		}
+		limit := b.lowest(ctx, name, v, limit)
+		free := v.free(f.keys.ticket(name, f.cfg.Agent), limit-v.out(blocks))
+		need := want - ahead
+		take := min(want-blocks[id], free)
+		if take <= 0 || has == 0 && take < least {
+			if f.bury(ctx, me, name, p, v) {
+				continue
+			}
+			f.starve(ctx, me, name, p, v, need-blocks[id])
+			if has > 0 {
+				f.touch(p, id, began)
+				return b.block(me, began, pool, id, blocks[id])
+			}
+			return nil, full(pool, v)
+		}
+		blocks[id] += take
+		c := change{blocks: blocks, terms: b.terms(pool)}
+		if blocks[id] >= need {
+			c.also = f.served(name, p, v)
+		}
+		done, err := f.write(ctx, me, name, v, c, true)
+		if err != nil {
+			return nil, err
+		}
+		if done {
+			f.touch(p, id, began)
+			if blocks[id] < need {
+				f.starve(ctx, me, name, p, v, need-blocks[id])
+			}
+			return b.block(me, began, pool, id, blocks[id])
+		}
+		if err := f.again(ctx, try, v); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// shrink gives slots back, so that a block has n; 0: none. It also writes the terms that hold here, and while more is
+// out than the lowest limit, it keeps only this agent's part of that.
+func (b *Bound) shrink(ctx context.Context, pool, id string, n int64) (*plugin.Block, error) {
+	f, name := b.fleet, poolName(b.licence, pool)
+	p := f.named(name)
+	if err := p.calls.take(ctx); err != nil {
+		return nil, f.transient(err)
+	}
+	defer p.calls.give()
+	for try := 0; ; try++ {
+		began := f.cfg.Now()
+		me, err := f.ready(ctx, false)
+		if err != nil {
+			return nil, err
+		}
+		v, _, err := f.look(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		blocks := f.mine(me, p, v)
+		has, ok := blocks[id]
+		if !ok {
+			return nil, lapsed()
+		}
+		limit := b.lowest(ctx, name, v, b.limits[pool])
+		keep := min(n, has)
+		if out := v.out(blocks); out > limit {
+			keep = min(keep, int64(float64(has)*float64(limit)/float64(out)))
+		}
+		freed := has - keep
+		if blocks[id] = keep; keep == 0 {
+			delete(blocks, id)
+		}
+		c := change{blocks: blocks, terms: b.terms(pool)}
+		if freed > 0 {
+			c.also = f.tell(name, v, limit-v.out(blocks))
+		}
+		done, err := f.write(ctx, me, name, v, c, false)
+		if err != nil {
+			return nil, err
+		}
+		if done {
+			if keep == 0 {
+				if n > 0 {
+					return nil, lapsed()
+				}
+				return nil, nil
+			}
+			f.touch(p, id, began)
+			return b.block(me, began, pool, id, keep)
+		}
+		if err := f.again(ctx, try, v); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (f *Fleet) touch(p *pool, id string, at time.Duration) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p.touched[id] = at
+}
+
+// lowest returns the limit that holds: the lowest that a living block names, and this agent's own. The terms rise only
+// when no block names the lower document any more.
+func (b *Bound) lowest(ctx context.Context, name string, v *view, own int64) int64 {
+	if v.termsMod == 0 || own <= v.terms.Limit {
+		return own
+	}
+	f := b.fleet
+	res, err := f.cfg.Store.Txn(ctx, &Txn{Then: []Op{{List: f.keys.blocks(name)}}})
+	if err != nil {
+		return v.terms.Limit
+	}
+	lowest := terms{own, b.document}
+	for _, kv := range res.Got[0] {
+		if h, err := read[held](kv, true); err != nil {
+			return v.terms.Limit
+		} else if kv.Key != f.keys.block(name, f.cfg.Agent) && h.Limit < lowest.Limit {
+			lowest = h.terms
+		}
+	}
+	if lowest.Limit <= v.terms.Limit {
+		return v.terms.Limit
+	}
+	up, err := f.cfg.Store.Txn(ctx, &Txn{If: []Is{still(f.keys.terms(name), v.termsMod),
+		{Prefix: f.keys.blocks(name), Unchanged: res.Rev}},
+		Then: []Op{{Put: f.keys.terms(name), Value: text(lowest)}}})
+	if err != nil || !up.Done {
+		return v.terms.Limit
+	}
+	v.terms, v.termsMod = lowest, up.Rev
+	return lowest.Limit
+}
+
+// full says that others have the slots.
+func full(pool string, v *view) error {
+	return &plugin.Error{Class: plugin.Transient, SystemCode: plugin.SystemFull,
+		Reason:    "all slots of " + pool + " are with other hosts of the fleet, or wait for one that asked before",
+		Elsewhere: &plugin.Elsewhere{Out: v.total.Out - v.mine.sum()}}
+}

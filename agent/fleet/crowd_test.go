@@ -1,0 +1,409 @@
+package fleet
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/usher-agent/usher/agent/shares"
+	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
+)
+
+var seeds = flag.Int("fleet.seeds", 40, "how many histories TestCrowd plays")
+
+// crowd is agents with their keepers on one simulated store, and what they may hand out together.
+type crowd struct {
+	t     testing.TB
+	sim   *sim
+	rng   *rand.Rand
+	begin time.Time
+
+	mu     sync.Mutex // guards all below and the agents' states
+	agents []*host
+	limit  int64  // the lowest that a licence in force on a living agent grants
+	wrong  string // the first instant at which more might be handed out
+	served int64
+}
+
+// host is one host: its agent may die and be started again.
+type host struct {
+	c     *crowd
+	id    string
+	way   *way
+	drift float64
+	epoch string
+
+	blocks, record []byte // what is on its disk
+
+	// The crowd's mu guards what follows.
+	alive   bool
+	stop    func()
+	keeper  *shares.Keeper
+	fleet   *Fleet
+	inUse   int64
+	waiting int64
+	since   time.Time
+	cap     int64
+	fence   time.Duration
+	longest time.Duration // that somebody waited
+	licence *enforcer.License
+}
+
+func site(n int64) *enforcer.License {
+	return &enforcer.License{ID: "L1", System: "usher", Product: "acme",
+		Pools: map[string]enforcer.PoolTerm{"streams": {Max: enforcer.Limit(n)}}}
+}
+
+func newCrowd(t testing.TB, seed uint64, hosts int, limit int64) *crowd {
+	c := &crowd{t: t, sim: newSim(), rng: rand.New(rand.NewPCG(seed, 1)), begin: time.Now(), limit: limit}
+	for i := range hosts {
+		h := &host{c: c, id: fmt.Sprint("agent", i), way: &way{sim: c.sim}, epoch: "boot",
+			drift: 1 + (c.rng.Float64()*2-1)/32, licence: site(limit)}
+		c.agents = append(c.agents, h)
+	}
+	return c
+}
+
+func (h *host) now() time.Duration {
+	return time.Hour + time.Duration(float64(time.Since(h.c.begin))*h.drift)
+}
+
+// start starts the host's agent.
+func (h *host) start() {
+	jitter := h.c.random
+	f, err := New(Config{Store: h.way, Agent: h.id, Prefix: "/u/", TTL: 10 * time.Second, Now: h.now, Epoch: h.epoch,
+		Load: func() ([]byte, error) { return h.record, nil }, Save: func(b []byte) error { h.record = b; return nil },
+		Time: time.Now, Jitter: jitter})
+	if err != nil {
+		h.c.t.Fatal(err)
+	}
+	k, err := shares.New(shares.Config{
+		Blocks: shares.File{Path: "blocks", Read: func(string) ([]byte, error) {
+			if h.blocks == nil {
+				return nil, fs.ErrNotExist
+			}
+			return h.blocks, nil
+		}, Write: func(_ string, b []byte) error { h.blocks = b; return nil }},
+		Draws:  shares.File{Read: func(string) ([]byte, error) { return nil, fs.ErrNotExist }},
+		BootID: h.epoch, Now: h.now, Time: time.Now, CallWithin: 8 * time.Second, Jitter: jitter,
+		Request: func(l *enforcer.License, doc []byte) plugin.Request {
+			return plugin.Request{LicenseID: l.ID, Product: l.Product, Document: doc}
+		},
+		Pool: func(string) shares.PoolDemand {
+			h.c.mu.Lock()
+			defer h.c.mu.Unlock()
+			return shares.PoolDemand{InUse: h.inUse, Waiting: h.waiting, Capacity: h.cap}
+		},
+		OnChange: h.changed})
+	if err != nil {
+		h.c.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	h.c.mu.Lock()
+	h.alive, h.keeper, h.fleet, h.inUse, h.waiting, h.cap = true, k, f, 0, 0, 0
+	h.stop = func() { cancel(); running.Wait() }
+	h.c.mu.Unlock()
+	h.reload(h.licence)
+	running.Go(func() { f.Run(ctx) })
+	running.Go(func() { k.Run(ctx) })
+}
+
+// reload has a licence in force.
+func (h *host) reload(l *enforcer.License) {
+	doc, _ := json.Marshal(l)
+	h.keeper.Set([]shares.Licence{{License: l, Document: doc,
+		Budgeter: h.fleet.For(l, doc, nil, func(string) bool { return true })}})
+	h.changed()
+}
+
+// die is a kill -9, with all that the agent's slots are for.
+func (h *host) die() {
+	h.way.set(true, nil, nil)
+	h.c.mu.Lock()
+	h.alive, h.inUse, h.waiting, h.cap = false, 0, 0, 0
+	h.c.mu.Unlock()
+	h.stop()
+	h.way.set(false, nil, nil)
+}
+
+// changed puts the keeper's budget in force, as a verdict does.
+func (h *host) changed() {
+	budgets, fence := h.keeper.Budgets()
+	h.c.mu.Lock()
+	defer h.c.mu.Unlock()
+	if !h.alive {
+		return
+	}
+	h.cap, h.fence = int64(budgets[enforcer.Share{License: "usher/L1", Pool: "streams"}]), fence
+	if free := max(0, min(h.waiting, h.usable()-h.inUse)); free > 0 {
+		h.inUse, h.waiting, h.c.served = h.inUse+free, h.waiting-free, h.c.served+free
+		if h.waiting == 0 {
+			h.longest = max(h.longest, time.Since(h.since))
+		}
+	}
+	h.c.check()
+}
+
+// usable is what the agent may hand out at this instant. mu is held.
+func (h *host) usable() int64 {
+	if !h.alive || h.fence != 0 && h.now() >= h.fence {
+		return 0
+	}
+	return h.cap
+}
+
+// check adds up what all might hand out. mu is held.
+func (c *crowd) check() {
+	var sum int64
+	for _, h := range c.agents {
+		sum += h.usable()
+	}
+	if sum > c.limit && c.wrong == "" {
+		c.wrong = fmt.Sprintf("after %s %d slots might be handed out; the limit is %d:", time.Since(c.begin), sum,
+			c.limit)
+		for _, h := range c.agents {
+			c.wrong += fmt.Sprintf(" %s %d until %s (now %s)", h.id, h.usable(), h.fence, h.now())
+		}
+	}
+}
+
+// act gives some slots back, or has somebody wait for more.
+func (h *host) act(n int64, back bool) {
+	h.c.mu.Lock()
+	if h.alive {
+		if h.inUse > 0 && back {
+			h.inUse -= min(h.inUse, n)
+		} else if h.waiting == 0 {
+			h.waiting, h.since = n, time.Now()
+		}
+	}
+	k := h.keeper
+	h.c.mu.Unlock()
+	if k != nil {
+		k.Nudge()
+		h.changed()
+	}
+}
+
+// sum compares the total in the store with the sum of the blocks.
+func (c *crowd) sum() (out, blocks int64) {
+	res, err := c.sim.txn(&Txn{Then: []Op{{List: "/u/p/"}}})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	for _, kv := range res.Got[0] {
+		if v, err := read[held](kv, true); err == nil {
+			blocks += v.sum()
+		}
+		if v, err := read[total](kv, true); err == nil {
+			out += v.Out
+		}
+	}
+	return out, blocks
+}
+
+// history is one history of faults and want.
+type history struct {
+	*crowd
+	rng     *rand.Rand
+	ends    map[any]func() // what ends each fault
+	endsAt  map[any]time.Time
+	backup  *sim
+	lowered time.Time // when a licence with fewer slots came; zero: none is on its way
+	next    int64     // its limit
+	raised  bool
+}
+
+// fault begins a fault of something that has none, for a random time up to most.
+func (y *history) fault(of any, most time.Duration, begin, end func()) {
+	if y.ends[of] == nil {
+		begin()
+		y.ends[of], y.endsAt[of] = end, time.Now().Add(time.Duration(y.rng.Int64N(int64(most))))
+	}
+}
+
+// play plays one history, ends with calm, and looks that all are served.
+func play(t testing.TB, seed uint64) {
+	y := &history{crowd: newCrowd(t, seed, 3+int(seed%6), 10+int64(seed%20)), rng: rand.New(rand.NewPCG(seed, 3)),
+		ends: map[any]func(){}, endsAt: map[any]time.Time{}}
+	for _, h := range y.agents {
+		h.start()
+	}
+	time.Sleep(12 * time.Second) // the new store's quarantine
+	for range 300 {
+		time.Sleep(time.Duration(y.rng.Int64N(int64(500 * time.Millisecond))))
+		for of, at := range y.endsAt {
+			if !time.Now().Before(at) {
+				y.ends[of]()
+				delete(y.ends, of)
+				delete(y.endsAt, of)
+			}
+		}
+		y.mu.Lock()
+		if !y.lowered.IsZero() && time.Since(y.lowered) > time.Minute {
+			y.limit, y.lowered = y.next, time.Time{} // all have heard of it, or reached their fence
+		}
+		y.mu.Unlock()
+		h := y.agents[y.rng.IntN(len(y.agents))]
+		if !y.trouble(h, y.rng.IntN(60)) {
+			h.act(1+y.rng.Int64N(4), y.rng.IntN(2) == 0)
+		}
+		y.mu.Lock()
+		y.check()
+		y.mu.Unlock()
+	}
+	for _, end := range y.ends {
+		end()
+	}
+	y.calm()
+}
+
+// trouble makes one kind of trouble; false: what is no kind.
+func (y *history) trouble(h *host, what int) bool {
+	switch what {
+	case 0, 1:
+		y.fault(h, 20*time.Second, h.die, h.start)
+	case 2:
+		y.fault(h.way, 15*time.Second, func() { h.way.set(true, nil, nil) }, func() { h.way.set(false, nil, nil) })
+	case 3, 4:
+		y.fault(h.way, 10*time.Second, func() {
+			h.way.set(false, func() bool { return y.random()*4 < 1 }, func() time.Duration {
+				return time.Duration(y.random() * float64(2*time.Second))
+			})
+		}, func() { h.way.set(false, nil, nil) })
+	case 5:
+		y.sim.elect()
+	case 6:
+		y.fault(y.sim, 8*time.Second, func() { y.sim.quorum(false) }, func() { y.sim.quorum(true) })
+	case 7:
+		if y.ends[h] == nil {
+			h.die()
+			h.epoch += "'" // the host is started again
+			h.start()
+		}
+	case 8:
+		if y.backup == nil {
+			y.backup = y.sim.snapshot()
+		} else {
+			y.sim.restore(y.backup)
+			y.backup = nil
+		}
+	case 9, 10:
+		y.renew(what == 9)
+	default:
+		return false
+	}
+	return true
+}
+
+// renew has a licence with fewer slots, or once with more, come to the hosts.
+func (y *history) renew(fewer bool) {
+	least := int64(len(y.agents))
+	y.mu.Lock()
+	limit := y.limit
+	y.mu.Unlock()
+	switch {
+	case !y.lowered.IsZero() || y.raised:
+	case fewer && limit > least:
+		y.next, y.lowered = least+y.rng.Int64N(limit-least), time.Now()
+		for _, h := range y.agents {
+			h.take(site(y.next))
+		}
+	case !fewer: // it comes to them one after the other
+		y.raised = true
+		more := site(limit + 5)
+		y.mu.Lock()
+		y.limit += 5 // while no block of the former licence is there
+		y.mu.Unlock()
+		for _, h := range y.agents[1:] {
+			h.take(more)
+		}
+		y.fault(y, 30*time.Second, func() {}, func() { y.agents[0].take(more) })
+	}
+}
+
+// random is safe for concurrent use.
+func (c *crowd) random() float64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.rng.Float64()
+}
+
+// take has a licence in force on a host, also after its agent's death.
+func (h *host) take(l *enforcer.License) {
+	h.c.mu.Lock()
+	h.licence = l
+	alive := h.alive
+	h.c.mu.Unlock()
+	if alive {
+		h.reload(l)
+	}
+}
+
+// calm ends all faults, has each agent want one slot, and waits until all have one.
+func (c *crowd) calm() {
+	c.sim.quorum(true)
+	for _, h := range c.agents {
+		h.way.set(false, nil, nil)
+		c.mu.Lock()
+		alive := h.alive
+		c.mu.Unlock()
+		if !alive {
+			h.start()
+		}
+	}
+	for _, h := range c.agents {
+		c.mu.Lock()
+		h.inUse, h.waiting, h.since = 0, 1, time.Now()
+		c.mu.Unlock()
+		h.changed()
+		h.keeper.Nudge()
+	}
+	begin := time.Now()
+	for _, h := range c.agents {
+		for {
+			c.mu.Lock()
+			ok := h.inUse > 0
+			c.mu.Unlock()
+			if ok {
+				break
+			}
+			if time.Since(begin) > 2*time.Minute {
+				c.t.Errorf("%s waits for its slot still", h.id)
+				break
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+	}
+	if out, blocks := c.sum(); out != blocks || out > c.limit {
+		c.t.Errorf("the total is %d, the blocks have %d; the limit is %d", out, blocks, c.limit)
+	}
+	for _, h := range c.agents {
+		h.die()
+	}
+	if c.wrong != "" {
+		c.t.Error(c.wrong)
+	}
+}
+
+// Agents that die, are cut off, whose clocks go wrong, and whose store loses its leader or its quorum never hand out
+// more together than the licence grants, and when all is well again everybody is served.
+func TestCrowd(t *testing.T) {
+	for seed := range *seeds {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { play(t, uint64(seed)) })
+		})
+		if t.Failed() {
+			return
+		}
+	}
+}

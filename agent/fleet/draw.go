@@ -1,0 +1,125 @@
+package fleet
+
+import (
+	"context"
+	"time"
+
+	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
+)
+
+var _ plugin.Drawer = (*Drawer)(nil)
+
+// Drawer gives the draws of one licence's meters from the fleet.
+type Drawer struct {
+	plugin.Upstream // the licence's own, for all other calls
+	fleet           *Fleet
+	licence         *enforcer.License
+	limits          map[string]int64 // of its site meters that are the fleet's
+	own             plugin.Drawer    // gives the others; nil: nobody does
+}
+
+// DrawerFor returns what gives a licence's draws: the fleet those of the meters that shared names, own all others.
+// Without a meter of the fleet it returns own.
+func (f *Fleet) DrawerFor(l *enforcer.License, upstream plugin.Upstream, own plugin.Drawer,
+	shared func(meter string) bool) plugin.Drawer {
+	d := &Drawer{Upstream: upstream, fleet: f, licence: l, limits: map[string]int64{}, own: own}
+	for name, n := range l.SiteMeters() {
+		if shared(name) {
+			d.limits[name] = int64(n)
+		}
+	}
+	if len(d.limits) == 0 {
+		return own
+	}
+	return d
+}
+
+// System returns the licence's.
+func (d *Drawer) System() string { return d.licence.System }
+
+// tally is a meter's draws in one period, as this process knows its own.
+type tally struct {
+	epoch string // of the store that the agent's own draws were last written to
+	last  lastDraw
+}
+
+// Draw takes draws, once a token.
+func (d *Drawer) Draw(ctx context.Context, r *plugin.Draw) (*plugin.Drawn, error) {
+	limit, ok := d.limits[r.Meter]
+	if !ok {
+		if d.own != nil {
+			return d.own.Draw(ctx, r)
+		}
+		return nil, &plugin.Error{Class: plugin.Misconfigured, Reason: "the fleet has no draws of " + r.Meter +
+			" to give", Hint: "name the meter under fleet.pools, or configure an upstream that gives draws"}
+	}
+	f, name := d.fleet, poolName(d.licence, r.Meter)
+	at := "ever"
+	if start := d.licence.Meters[r.Meter].Resets.Start(f.cfg.Time()); !start.IsZero() {
+		at = start.UTC().Format(time.DateOnly)
+	}
+	p := f.named(name + "@" + at)
+	if err := p.calls.take(ctx); err != nil {
+		return nil, f.transient(err)
+	}
+	defer p.calls.give()
+	totalKey, ownKey := f.keys.drawn(name, at), f.keys.draw(name, at, f.cfg.Agent)
+	for try := 0; ; try++ {
+		me, err := f.ready(ctx, false)
+		if err != nil {
+			return nil, err
+		}
+		res, err := f.cfg.Store.Txn(ctx, &Txn{Then: []Op{{Get: f.keys.cluster()}, {Get: f.keys.quarantine()},
+			{Get: totalKey}, {Get: ownKey}}})
+		if err != nil {
+			return nil, f.transient(err)
+		}
+		if err := f.sane(ctx, res); err != nil {
+			return nil, err
+		}
+		kv, quarantined := res.one(1)
+		if q, err := read[quarantine](kv, quarantined); quarantined && err == nil {
+			return nil, settling(q, f.cfg.TTL)
+		}
+		totalKV, hasTotal := res.one(2)
+		sum, err := read[drawn](totalKV, hasTotal)
+		if err != nil {
+			return nil, plugin.Transiently("%v", err)
+		}
+		ownKV, hasOwn := res.one(3)
+		own, err := read[lastDraw](ownKV, hasOwn)
+		if err != nil {
+			return nil, plugin.Transiently("%v", err)
+		}
+		epoch := f.lastSeen().Epoch
+		if p.tally.epoch != "" && p.tally.epoch != epoch && p.tally.last.Sum > own.Sum {
+			// The store is an old copy, and does not know all that this agent has drawn.
+			sum.Drawn += p.tally.last.Sum - own.Sum
+			own = p.tally.last
+		}
+		if own.Token == r.Token {
+			p.tally = tally{epoch, own}
+			return &plugin.Drawn{Meter: r.Meter, N: own.N, State: r.State}, nil
+		}
+		n := min(r.N, limit-sum.Drawn)
+		if n <= 0 {
+			return nil, &plugin.Error{Class: plugin.Transient, SystemCode: plugin.SystemFull,
+				Reason: "all draws of " + r.Meter + " have been taken in this period by the hosts of the fleet"}
+		}
+		next := lastDraw{Token: r.Token, N: n, Sum: own.Sum + n}
+		res, err = f.cfg.Store.Txn(ctx, &Txn{If: []Is{has(f.keys.agent(f.cfg.Agent), me.value),
+			absent(f.keys.quarantine()), still(totalKey, totalKV.Mod), still(ownKey, ownKV.Mod)},
+			Then: []Op{{Put: totalKey, Value: text(drawn{sum.Drawn + n})}, {Put: ownKey, Value: text(next)}}})
+		if err != nil {
+			return nil, f.transient(err) // the same token finds out whether it was done
+		}
+		if res.Done {
+			p.tally = tally{epoch, next}
+			return &plugin.Drawn{Meter: r.Meter, N: n, State: r.State}, nil
+		}
+		if err := f.again(ctx, try, &view{}); err != nil {
+			return nil, err
+		}
+	}
+}

@@ -1,0 +1,198 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+)
+
+// Etcd is etcd as a Store, by its API v3.
+type Etcd struct {
+	config clientv3.Config
+
+	making turn // for the making of the client, which asks etcd where there is a password
+	client atomic.Pointer[clientv3.Client]
+}
+
+// connected returns the client. It makes one where there is none yet.
+func (e *Etcd) connected(ctx context.Context) (*clientv3.Client, error) {
+	if c := e.client.Load(); c != nil {
+		return c, nil
+	}
+	if err := e.making.take(ctx); err != nil {
+		return nil, err
+	}
+	if c := e.client.Load(); c != nil {
+		e.making.give()
+		return c, nil
+	}
+	made := make(chan error, 1)
+	go func() { // it cannot be cut off, and ends within DialTimeout
+		defer e.making.give()
+		c, err := clientv3.New(e.config)
+		if err == nil {
+			e.client.Store(c)
+		}
+		made <- err
+	}()
+	select {
+	case err := <-made:
+		return e.client.Load(), err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// Txn makes one transaction.
+func (e *Etcd) Txn(ctx context.Context, t *Txn) (*Result, error) {
+	var cmps []clientv3.Cmp
+	for _, is := range t.If {
+		switch {
+		case is.Prefix != "":
+			cmps = append(cmps, clientv3.Compare(clientv3.ModRevision(is.Prefix).WithPrefix(), "<", is.Unchanged+1))
+		case is.Absent:
+			cmps = append(cmps, clientv3.Compare(clientv3.CreateRevision(is.Key), "=", 0))
+		case is.Value != nil:
+			cmps = append(cmps, clientv3.Compare(clientv3.Value(is.Key), "=", *is.Value))
+		default:
+			cmps = append(cmps, clientv3.Compare(clientv3.ModRevision(is.Key), "=", is.Mod))
+		}
+	}
+	c, err := e.connected(ctx)
+	if err != nil {
+		return nil, err
+	}
+	res, err := c.Txn(ctx).If(cmps...).Then(etcdOps(t.Then)...).Else(etcdOps(t.Else)...).Commit()
+	if err != nil {
+		return nil, err
+	}
+	out := &Result{Done: res.Succeeded, Rev: res.Header.Revision, Cluster: res.Header.ClusterId}
+	for _, r := range res.Responses {
+		got := r.GetResponseRange()
+		if got == nil {
+			continue
+		}
+		kvs := make([]KV, 0, len(got.Kvs))
+		for _, kv := range got.Kvs {
+			kvs = append(kvs, KV{string(kv.Key), string(kv.Value), kv.CreateRevision, kv.ModRevision, Lease(kv.Lease)})
+		}
+		out.Got = append(out.Got, kvs)
+	}
+	return out, nil
+}
+
+func etcdOps(ops []Op) (out []clientv3.Op) {
+	for _, o := range ops {
+		switch {
+		case o.Get != "":
+			out = append(out, clientv3.OpGet(o.Get))
+		case o.List != "":
+			out = append(out, clientv3.OpGet(o.List, clientv3.WithPrefix(), clientv3.WithLimit(o.Most),
+				clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortAscend)))
+		case o.Put != "":
+			out = append(out, clientv3.OpPut(o.Put, o.Value, clientv3.WithLease(clientv3.LeaseID(o.Lease))))
+		default:
+			out = append(out, clientv3.OpDelete(o.Delete))
+		}
+	}
+	return out
+}
+
+// Grant makes a lease. etcd counts whole seconds.
+func (e *Etcd) Grant(ctx context.Context, ttl time.Duration) (Lease, time.Duration, error) {
+	c, err := e.connected(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	res, err := c.Grant(ctx, int64((ttl+time.Second-1)/time.Second))
+	if err != nil {
+		return 0, 0, err
+	}
+	return Lease(res.ID), time.Duration(res.TTL) * time.Second, nil
+}
+
+// Renew renews a lease.
+func (e *Etcd) Renew(ctx context.Context, l Lease) (time.Duration, error) {
+	c, err := e.connected(ctx)
+	if err != nil {
+		return 0, err
+	}
+	res, err := c.KeepAliveOnce(ctx, clientv3.LeaseID(l))
+	switch {
+	case errors.Is(err, rpctypes.ErrLeaseNotFound):
+		return 0, ErrLeaseGone
+	case err != nil:
+		return 0, err
+	case res.TTL <= 0:
+		return 0, ErrLeaseGone
+	}
+	return time.Duration(res.TTL) * time.Second, nil
+}
+
+// Revoke ends a lease.
+func (e *Etcd) Revoke(ctx context.Context, l Lease) error {
+	c, err := e.connected(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = c.Revoke(ctx, clientv3.LeaseID(l))
+	if errors.Is(err, rpctypes.ErrLeaseNotFound) {
+		return nil
+	}
+	return err
+}
+
+// Watch tells of changes. A member without a leader ends it, so that the caller asks another.
+func (e *Etcd) Watch(ctx context.Context, prefix string, after int64) <-chan Change {
+	out := make(chan Change)
+	go func() {
+		defer close(out)
+		ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
+		defer cancel()
+		client, err := e.connected(ctx)
+		if err != nil {
+			return
+		}
+		for res := range client.Watch(ctx, prefix, clientv3.WithPrefix(), clientv3.WithRev(after+1)) {
+			if res.Err() != nil {
+				return
+			}
+			for _, ev := range res.Events {
+				c := Change{KV{string(ev.Kv.Key), string(ev.Kv.Value), ev.Kv.CreateRevision, ev.Kv.ModRevision,
+					Lease(ev.Kv.Lease)}, ev.Type == clientv3.EventTypeDelete}
+				select {
+				case out <- c:
+				case <-ctx.Done():
+					return
+				}
+			}
+		}
+	}()
+	return out
+}
+
+// Fault returns what is wrong with the store, in words, and the mend.
+func Fault(err error) (reason, hint string) {
+	switch {
+	case errors.Is(err, rpctypes.ErrNoSpace):
+		return "etcd is out of quota (NOSPACE), and takes no writes",
+			"compact and defragment etcd, then disarm the alarm: etcdctl alarm disarm"
+	case errors.Is(err, rpctypes.ErrPermissionDenied):
+		return "etcd refuses the agent's user: " + err.Error(),
+			"give the agent's role the prefix of fleet.prefix; see docs/fleet.md"
+	case errors.Is(err, rpctypes.ErrAuthFailed), errors.Is(err, rpctypes.ErrUserEmpty),
+		errors.Is(err, rpctypes.ErrInvalidAuthToken), errors.Is(err, rpctypes.ErrAuthOldRevision):
+		return "etcd does not accept the agent's user: " + err.Error(), "check fleet.user and fleet.password_file"
+	case errors.Is(err, rpctypes.ErrNoLeader), errors.Is(err, rpctypes.ErrTimeoutDueToLeaderFail),
+		errors.Is(err, rpctypes.ErrTimeoutDueToConnectionLost), errors.Is(err, rpctypes.ErrLeaderChanged):
+		return "etcd has no leader: " + err.Error(), "see etcdctl endpoint status --cluster"
+	case errors.Is(err, context.DeadlineExceeded):
+		return "etcd has not answered in time", "check the members of fleet.endpoints, their disks and the way there"
+	}
+	return fmt.Sprintf("etcd cannot be asked: %v", err), "check fleet.endpoints and fleet.tls"
+}

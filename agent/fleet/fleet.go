@@ -1,0 +1,378 @@
+// Package fleet gives slots and draws that all agents of a fleet share, from a store of keys that they all reach: etcd.
+//
+// It promises that the blocks of all agents together never have more slots than the lowest limit that a living block
+// names, and that an agent's blocks are over, by a clock that no two hosts need to agree on, before another agent may
+// have their slots. No code here does consensus: each change is one transaction of the store, which compares all that
+// it rests on.
+//
+// An agent has one leased key, and for each pool one key with its blocks that no lease ends, so that the total beside
+// it is always their sum. An agent is dead once its leased key has gone. Its own fence is earlier, see [fence], and
+// then whoever needs slots may take its blocks over.
+//
+// Start reading at [Fleet.Run], which keeps the membership, and at [Bound.CheckOut]. The keys are in keys.go.
+//
+// Locks are taken in this order: that of a pool's calls, beat, mu. mu is never held over a call to the store.
+package fleet
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	mathrand "math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/usher-agent/usher/plugin"
+)
+
+// Bounds.
+const (
+	DefaultTTL = 30 * time.Second
+	MinTTL     = 5 * time.Second // an election of etcd takes one second, and the fence lies one before the lease's end
+	// electionSlack is for how long a member of the store may answer for a leader that it is no more.
+	electionSlack = time.Second
+	maxTries      = 24 // of a transaction that others' changes undo
+)
+
+// Config is what a Fleet needs. All but those marked are required.
+type Config struct {
+	Store  Store
+	Agent  string // the thumbprint of the agent's key: the agent's name in the fleet
+	Prefix string // of all keys; see [CheckPrefix]
+	Member Member
+	TTL    time.Duration // of the agent's lease
+	// Now is the time since boot, suspension included: the clock of the fence.
+	Now func() time.Duration
+	// Epoch names the zero of Now; empty: no reading of another process compares with one of this.
+	Epoch string
+	// Load reads what Save has written of this start of the host; nil: nothing. Save replaces it, whole or not at all.
+	Load func() ([]byte, error)
+	Save func([]byte) error
+	// Licence time, as far as it is proved, by which meters reset.
+	Time     func() time.Time
+	OnChange func(error)  // told when the membership is lost, regained or fails otherwise; optional
+	Log      *slog.Logger // optional
+	Jitter   func() float64
+}
+
+// Member is what an agent tells the fleet of itself.
+type Member struct {
+	Name    string // of the host, for people; may be empty
+	Version string
+	Labels  map[string]string
+}
+
+// Fleet is this agent's membership in a fleet.
+type Fleet struct {
+	cfg  Config
+	keys keys
+
+	beat turn // for the calls of one registration or heartbeat
+
+	mu    sync.Mutex // guards all below
+	me    membership
+	pools map[string]*pool
+	news  map[string]word // by pool: what came for this agent and was not taken
+	rung  chan struct{}   // closed when news comes
+	fault error           // why the membership fails; nil: it does not
+	seen  seen
+	owns  []string // the pools that the store knows this agent to have blocks of
+	// joined says that this process has joined once.
+	joined bool
+}
+
+// membership is one registration of this agent.
+type membership struct {
+	incarnation string
+	value       string // of a/AGENT
+	lease       Lease
+	until       time.Duration // the fence
+	// anew says that this process joined where no agent of its key was: whatever blocks it finds are over.
+	anew bool
+}
+
+// seen is what shows that the store is an older copy of itself.
+type seen struct {
+	Epoch string `json:"epoch"`
+	Rev   int64  `json:"rev"`
+}
+
+// New makes a Fleet. It starts nothing.
+func New(c Config) (*Fleet, error) {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Jitter == nil {
+		c.Jitter = mathrand.Float64
+	}
+	if c.OnChange == nil {
+		c.OnChange = func(error) {}
+	}
+	if c.TTL == 0 {
+		c.TTL = DefaultTTL
+	}
+	f := &Fleet{cfg: c, keys: keys{c.Prefix}, pools: map[string]*pool{}, news: map[string]word{},
+		rung: make(chan struct{}), beat: make(turn, 1)}
+	if c.TTL < MinTTL {
+		return nil, fmt.Errorf("the agent's lease of %s is too short: it must be at least %s", c.TTL, MinTTL)
+	}
+	f.fault = errors.New("the agent has not joined the fleet yet")
+	return f, nil
+}
+
+// turn is a lock that is held over calls to the store: who waits for it can give up.
+type turn chan struct{}
+
+func (t turn) take(ctx context.Context) error {
+	select {
+	case t <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (t turn) give() { <-t }
+
+// fence is when an agent stops handing out what its lease vouches for: a sixteenth before the lease's end, because no
+// two clocks go alike, and one election more, because a member that leads no more may have answered. sent is when the
+// lease was last renewed, before the call.
+func fence(sent, ttl time.Duration) time.Duration { return sent + ttl - ttl/16 - electionSlack }
+
+// Run keeps the membership until ctx ends. It leaves the agent's key to its lease's end: slots that are in use go on
+// counting until then.
+func (f *Fleet) Run(ctx context.Context) error {
+	var running sync.WaitGroup
+	running.Go(func() { f.listen(ctx) })
+	running.Go(func() { f.tidy(ctx) })
+	defer running.Wait()
+	tries := 0
+	for {
+		_, err := f.ready(ctx, true)
+		wait := time.Duration(float64(f.cfg.TTL) / 3 * (0.9 + 0.2*f.cfg.Jitter()))
+		if err != nil {
+			wait = min(wait, time.Duration(f.cfg.Jitter()*float64(250*time.Millisecond<<min(tries, 8)))+
+				50*time.Millisecond)
+			tries++
+		} else {
+			tries = 0
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+	}
+}
+
+// ready returns the membership while it holds for half the lease's time at least; else, and with again, it renews it.
+func (f *Fleet) ready(ctx context.Context, again bool) (membership, error) {
+	fresh := func() (membership, bool) {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return f.me, f.fault == nil && f.me.until-f.cfg.Now() >= f.cfg.TTL/2
+	}
+	before := f.cfg.Now()
+	if me, ok := fresh(); ok && !again {
+		return me, nil
+	}
+	if err := f.beat.take(ctx); err != nil {
+		return membership{}, f.transient(err)
+	}
+	defer f.beat.give()
+	if me, ok := fresh(); ok && (!again || me.until-fence(before, f.cfg.TTL) >= 0) {
+		return me, nil // somebody else renewed it meanwhile
+	}
+	f.mu.Lock()
+	me, was := f.me, f.fault
+	f.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, f.cfg.TTL/3)
+	defer cancel()
+	var err error
+	if me.lease != 0 {
+		me, err = f.renew(ctx, me)
+	}
+	if me.lease == 0 {
+		me, err = f.register(ctx, me)
+	}
+	f.mu.Lock()
+	f.me, f.fault = me, err
+	f.mu.Unlock()
+	if (err == nil) != (was == nil) || err != nil && was != nil && err.Error() != was.Error() {
+		f.cfg.OnChange(err)
+	}
+	return me, err
+}
+
+// renew has the lease live on, and looks that the agent's key is there still. A membership that is lost comes back
+// without its lease.
+func (f *Fleet) renew(ctx context.Context, me membership) (membership, error) {
+	sent := f.cfg.Now()
+	ttl, err := f.cfg.Store.Renew(ctx, me.lease)
+	if errors.Is(err, ErrLeaseGone) {
+		return f.lost(me), nil
+	}
+	if err != nil {
+		return me, f.transient(err)
+	}
+	names, gets := f.termsInUse()
+	res, err := f.cfg.Store.Txn(ctx, &Txn{If: []Is{has(f.keys.agent(f.cfg.Agent), me.value)},
+		Then: append([]Op{{Get: f.keys.cluster()}}, gets...), Else: []Op{{Get: f.keys.cluster()}}})
+	if err != nil {
+		return me, f.transient(err)
+	}
+	if err := f.sane(ctx, res); err != nil {
+		return me, err
+	}
+	if !res.Done {
+		return f.lost(me), nil
+	}
+	for i, name := range names {
+		kv, ok := res.one(1 + 2*i)
+		t, err := read[terms](kv, ok)
+		kv, _ = res.one(2 + 2*i)
+		out, errOut := read[total](kv, ok)
+		if err == nil && errOut == nil && ok {
+			f.told(name, t, out.Out)
+		}
+	}
+	me.until = fence(sent, min(ttl, f.cfg.TTL))
+	return me, nil
+}
+
+// lost ends a membership. The agent's blocks are its own still, until others take them over: that is not before its
+// fence.
+func (f *Fleet) lost(me membership) membership {
+	f.cfg.Log.Warn("the agent's place in the fleet is lost; it joins again", "incarnation", me.incarnation)
+	return membership{}
+}
+
+// record is what a restarted agent goes on with.
+type record struct {
+	Epoch string `json:"epoch"`
+	// Incarnations are those that this start of the host has had: the last one, and before it the one that was in
+	// force when it was written.
+	Incarnations []string      `json:"incarnations"`
+	Until        time.Duration `json:"until"` // a bound of the last one's fence
+	Seen         seen          `json:"seen"`
+}
+
+// load reads the record; what is of another start of the host is nothing but what was seen of the store.
+func (f *Fleet) load() (r record, err error) {
+	b, err := f.cfg.Load()
+	if err != nil || b == nil {
+		return r, err
+	}
+	if err := json.Unmarshal(b, &r); err != nil {
+		return record{}, nil // nothing is known: the agent waits until its former lease is over
+	}
+	if f.cfg.Epoch == "" || r.Epoch != f.cfg.Epoch {
+		r.Incarnations, r.Until = nil, 0
+	}
+	return r, nil
+}
+
+// register joins the fleet. An agent of the same key that this one does not follow must be over first: it may be a copy
+// of this host, or this host before it was started again.
+func (f *Fleet) register(ctx context.Context, _ membership) (membership, error) {
+	none := membership{}
+	r, err := f.load()
+	if err != nil {
+		return none, fmt.Errorf("the record of the fleet: %w", err)
+	}
+	f.mu.Lock()
+	first := !f.joined
+	if first {
+		f.seen = r.Seen
+	}
+	f.mu.Unlock()
+	key := f.keys.agent(f.cfg.Agent)
+	res, err := f.cfg.Store.Txn(ctx, &Txn{Then: []Op{{Get: f.keys.cluster()}, {Get: key},
+		{Get: f.keys.evicted(f.cfg.Agent)}, {Get: f.keys.hold(f.cfg.Agent)}, {Get: f.keys.owns(f.cfg.Agent)}}})
+	if err != nil {
+		return none, f.transient(err)
+	}
+	if err := f.sane(ctx, res); err != nil {
+		return none, err
+	}
+	if _, out := res.one(2); out {
+		return none, plugin.Transiently("an operator has put this agent out of the fleet (%s)", f.cfg.Agent)
+	}
+	if _, held := res.one(3); held {
+		return none, plugin.Transiently("an operator has put this agent out of the fleet; it may join in a moment")
+	}
+	kv, there := res.one(1)
+	was, err := read[member](kv, there)
+	if err != nil {
+		return none, plugin.Transiently("%v", err)
+	}
+	if there && !slices.Contains(r.Incarnations, was.Incarnation) {
+		e := plugin.Transiently("another host, or this one before it was started again, is in the fleet with this " +
+			"agent's key; this one waits until that has gone")
+		e.Hint = "where a host was copied, give the copy a key of its own: see agent.key_file"
+		return none, e
+	}
+	kvOwns, hasOwns := res.one(4)
+	owns, err := read[owned](kvOwns, hasOwns)
+	if err != nil {
+		return none, plugin.Transiently("%v", err)
+	}
+	me := membership{incarnation: rand.Text(), anew: first && !there}
+	me.value = text(member{me.incarnation, f.cfg.Member.Name, f.cfg.Member.Labels, f.cfg.Member.Version})
+	next := record{Epoch: f.cfg.Epoch, Incarnations: []string{me.incarnation}, Seen: f.lastSeen()}
+	if there {
+		next.Incarnations = []string{was.Incarnation, me.incarnation}
+	}
+	if err := f.save(next); err != nil { // else a restarted agent would take itself for another host
+		return none, fmt.Errorf("the record of the fleet: %w", err)
+	}
+	sent := f.cfg.Now()
+	lease, ttl, err := f.cfg.Store.Grant(ctx, f.cfg.TTL)
+	if err != nil {
+		return none, f.transient(err)
+	}
+	res, err = f.cfg.Store.Txn(ctx, &Txn{If: []Is{still(key, kv.Mod), absent(f.keys.evicted(f.cfg.Agent)),
+		absent(f.keys.hold(f.cfg.Agent))}, Then: []Op{{Put: key, Value: me.value, Lease: lease}}})
+	if err != nil {
+		return none, f.transient(err) // the lease ends by itself; if the key is there, the record has its incarnation
+	}
+	if !res.Done {
+		return none, plugin.Transiently("another agent joined the fleet with this one's key at the same time")
+	}
+	me.lease, me.until = lease, fence(sent, min(ttl, f.cfg.TTL))
+	for _, name := range owns.Pools {
+		f.named(name)
+	}
+	f.mu.Lock()
+	f.joined, f.owns = true, owns.Pools
+	for _, p := range f.pools {
+		p.known = false
+	}
+	f.mu.Unlock()
+	return me, nil
+}
+
+func (f *Fleet) lastSeen() seen {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.seen
+}
+
+func (f *Fleet) save(r record) error { return f.cfg.Save([]byte(text(r))) }
+
+// transient returns an error of the store as the contract has it.
+func (f *Fleet) transient(err error) *plugin.Error {
+	reason, hint := Fault(err)
+	return &plugin.Error{Class: plugin.Transient, Reason: reason, Hint: hint}
+}
+
+// Until returns the fence of the membership; zero: there is none.
+func (f *Fleet) Until() time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.me.until
+}

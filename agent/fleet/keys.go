@@ -1,0 +1,162 @@
+package fleet
+
+import (
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"strings"
+
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// Keys of the store, below fleet.prefix. AGENT is the thumbprint of an agent's key (RFC 7638), POOL the name of
+// [poolName].
+//
+//	a/AGENT           an agent that lives; ends with its lease
+//	e/AGENT           an agent that an operator has put out; e/AGENT/hold ends once its fence is over
+//	o/AGENT           the pools of which an agent has blocks, so that it finds those of a licence that it has no more
+//	p/POOL/t          the terms that hold
+//	p/POOL/s          how many slots are out in all
+//	p/POOL/g/AGENT    an agent's blocks; without a lease, so that s is always their sum
+//	p/POOL/w/AGENT    a ticket: the agent waits for slots; first made is first served; ends with the agent's lease
+//	r/AGENT/POOL      word for one agent: others want its idle slots, or slots have come free for it
+//	m/METER/PERIOD/s  how many draws were taken in all
+//	m/METER/PERIOD/d/AGENT  an agent's last draw, with its token
+//	c                 the identity of the store
+//	q                 a quarantine; ends with its lease
+type keys struct{ prefix string }
+
+func (k keys) agent(id string) string   { return k.prefix + "a/" + id }
+func (k keys) agents() string           { return k.prefix + "a/" }
+func (k keys) evicted(id string) string { return k.prefix + "e/" + id }
+func (k keys) hold(id string) string    { return k.prefix + "e/" + id + "/hold" }
+func (k keys) owns(id string) string    { return k.prefix + "o/" + id }
+func (k keys) cluster() string          { return k.prefix + "c" }
+func (k keys) quarantine() string       { return k.prefix + "q" }
+func (k keys) pools() string            { return k.prefix + "p/" }
+
+func (k keys) terms(pool string) string      { return k.prefix + "p/" + pool + "/t" }
+func (k keys) total(pool string) string      { return k.prefix + "p/" + pool + "/s" }
+func (k keys) blocks(pool string) string     { return k.prefix + "p/" + pool + "/g/" }
+func (k keys) block(pool, id string) string  { return k.blocks(pool) + id }
+func (k keys) tickets(pool string) string    { return k.prefix + "p/" + pool + "/w/" }
+func (k keys) ticket(pool, id string) string { return k.tickets(pool) + id }
+func (k keys) words(id string) string        { return k.prefix + "r/" + id + "/" }
+func (k keys) word(id, pool string) string   { return k.words(id) + pool }
+func (k keys) drawn(meter, at string) string { return k.prefix + "m/" + meter + "/" + at + "/s" }
+func (k keys) draw(meter, at, id string) string {
+	return k.prefix + "m/" + meter + "/" + at + "/d/" + id
+}
+
+// poolName names a pool of a licence in keys: the product, the part of its terms, the pool. All base licences of a
+// product are one part, so that a renewal under another id takes no second set of slots; each add-on is a part of its
+// own.
+func poolName(l *enforcer.License, pool string) string {
+	part := "base"
+	if l.Role == enforcer.RoleAddOn {
+		part = "add-on " + l.ID
+	}
+	sum := sha256.Sum256([]byte(l.System + "\x00" + l.Product + "\x00" + part + "\x00" + pool))
+	return plainName(pool) + "." + base64.RawURLEncoding.EncodeToString(sum[:9])
+}
+
+// plainName is a pool's name as people find it among keys.
+func plainName(pool string) string {
+	s := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '-' || r == '_' {
+			return r
+		}
+		return '_'
+	}, pool)
+	return s[:min(len(s), 32)]
+}
+
+// member is the value of a/AGENT.
+type member struct {
+	Incarnation string            `json:"incarnation"`
+	Name        string            `json:"name,omitempty"` // of the host, for people
+	Labels      map[string]string `json:"labels,omitempty"`
+	Version     string            `json:"version,omitempty"`
+}
+
+// terms is the value of p/POOL/t: the lowest that a living block names.
+type terms struct {
+	Limit    int64  `json:"limit"`
+	Document string `json:"document"` // SHA-256 of the document, base64url
+}
+
+// total is the value of p/POOL/s.
+type total struct {
+	Out int64 `json:"out"`
+}
+
+// held is the value of p/POOL/g/AGENT.
+type held struct {
+	Incarnation string           `json:"incarnation"`
+	Blocks      map[string]int64 `json:"blocks"`
+	terms
+}
+
+func (h *held) sum() (n int64) {
+	for _, b := range h.Blocks {
+		n += b
+	}
+	return n
+}
+
+// owned is the value of o/AGENT.
+type owned struct {
+	Pools []string `json:"pools"`
+}
+
+// ticket is the value of p/POOL/w/AGENT.
+type ticket struct {
+	Slots int64 `json:"slots"`
+}
+
+// word is the value of r/AGENT/POOL.
+type word struct {
+	Wanted int64 `json:"wanted,omitempty"`
+	Free   int64 `json:"free,omitempty"`
+}
+
+// drawn is the value of m/METER/PERIOD/s, and lastDraw that of its d/AGENT.
+type drawn struct {
+	Drawn int64 `json:"drawn"`
+}
+
+type lastDraw struct {
+	Token string `json:"token"`
+	N     int64  `json:"n"`
+	Sum   int64  `json:"sum"` // of all its draws in the period
+}
+
+// text returns a value as it is stored. The types above always have one.
+func text(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err)
+	}
+	return string(b)
+}
+
+// read reads a value. One that cannot be read is as if it were not there, but for its revision.
+func read[T any](kv KV, ok bool) (v T, _ error) {
+	if !ok {
+		return v, nil
+	}
+	if err := json.Unmarshal([]byte(kv.Value), &v); err != nil {
+		return v, &unreadableError{kv.Key, err}
+	}
+	return v, nil
+}
+
+// unreadableError is a key that somebody else has written.
+type unreadableError struct {
+	key   string
+	cause error
+}
+
+func (e *unreadableError) Error() string {
+	return "the value of " + e.key + " cannot be read: " + e.cause.Error()
+}

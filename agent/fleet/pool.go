@@ -1,0 +1,307 @@
+package fleet
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/usher-agent/usher/plugin"
+)
+
+// pool is what this agent knows of one pool. While the membership holds, nobody else changes the agent's blocks.
+type pool struct {
+	calls turn // for the calls of one change
+
+	tally tally // of a meter; calls guards it
+
+	// The fleet's mu guards what follows.
+	known   bool // held is what the store has
+	restate bool // the store may be an old copy: held is the truth
+	held    held
+	mod     int64                    // the revision of the agent's key; 0: there is none
+	touched map[string]time.Duration // by block: when it was last asked for
+	terms   terms                    // as last seen
+	out     int64                    // slots in all, as last seen
+	asked   int64                    // slots of the ticket; 0: there is none
+	askedAt time.Duration
+	called  time.Duration // when idle slots were last asked of others
+	reaped  time.Duration // when the dead were last looked for
+}
+
+// view is a pool as the store has it at one revision.
+type view struct {
+	total    total
+	totalMod int64
+	terms    terms
+	termsMod int64
+	mine     held
+	mineMod  int64
+	first    []KV // the tickets, first made first
+	rev      int64
+}
+
+// named returns a pool.
+func (f *Fleet) named(name string) *pool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p := f.pools[name]
+	if p == nil {
+		p = &pool{calls: make(turn, 1), touched: map[string]time.Duration{}, held: held{Blocks: map[string]int64{}}}
+		f.pools[name] = p
+	}
+	return p
+}
+
+// termsInUse returns the pools of which this agent has blocks, and for each two reads: of its terms and its total.
+func (f *Fleet) termsInUse() (names []string, gets []Op) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for name, p := range f.pools {
+		if len(p.held.Blocks) > 0 && len(names) < maxGets {
+			names, gets = append(names, name), append(gets, Op{Get: f.keys.terms(name)}, Op{Get: f.keys.total(name)})
+		}
+	}
+	return names, gets
+}
+
+// maxGets is how many pools one heartbeat reads: etcd takes 128 steps a transaction.
+const maxGets = 60
+
+// told takes note of the terms that hold, and of how many slots are out.
+func (f *Fleet) told(name string, t terms, out int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if p := f.pools[name]; p != nil {
+		p.terms, p.out = t, out
+	}
+}
+
+// look reads a pool. A quarantine is its error, unless blocks only are stated again.
+func (f *Fleet) look(ctx context.Context, name string) (*view, *quarantine, error) {
+	res, err := f.cfg.Store.Txn(ctx, &Txn{Then: []Op{{Get: f.keys.cluster()}, {Get: f.keys.quarantine()},
+		{Get: f.keys.total(name)}, {Get: f.keys.terms(name)}, {Get: f.keys.block(name, f.cfg.Agent)},
+		{List: f.keys.tickets(name), Most: maxTickets}}})
+	if err != nil {
+		return nil, nil, f.transient(err)
+	}
+	if err := f.sane(ctx, res); err != nil {
+		return nil, nil, err
+	}
+	v := &view{rev: res.Rev}
+	var errs [4]error
+	kv, ok := res.one(2)
+	v.total, errs[0] = read[total](kv, ok)
+	v.totalMod = kv.Mod
+	kv, ok = res.one(3)
+	v.terms, errs[1] = read[terms](kv, ok)
+	v.termsMod = kv.Mod
+	kv, ok = res.one(4)
+	v.mine, errs[2] = read[held](kv, ok)
+	v.mineMod = kv.Mod
+	v.first = res.Got[5]
+	kv, ok = res.one(1)
+	q, err := read[quarantine](kv, ok)
+	errs[3] = err
+	for _, err := range errs {
+		if err != nil {
+			return nil, nil, plugin.Transiently("%v", err)
+		}
+	}
+	if !ok {
+		return v, nil, nil
+	}
+	return v, &q, nil
+}
+
+// maxTickets is how many tickets are read: the slots that those before one's own ask for are not free.
+const maxTickets = 64
+
+// change is what one transaction makes of the agent's blocks of a pool.
+type change struct {
+	blocks map[string]int64
+	terms  terms
+	also   []Op // in the same transaction
+}
+
+// out returns how many slots are out once the agent has these blocks.
+func (v *view) out(blocks map[string]int64) int64 { return v.total.Out - v.mine.sum() + sum(blocks) }
+
+func sum(blocks map[string]int64) (n int64) {
+	for _, b := range blocks {
+		n += b
+	}
+	return n
+}
+
+// write writes a change of the agent's blocks and the total, if all is as in the view; done is false if it is not. me
+// must live, and with grows there must be no quarantine.
+func (f *Fleet) write(ctx context.Context, me membership, name string, v *view, c change, grows bool) (
+	done bool, err error) {
+	h := held{Incarnation: me.incarnation, Blocks: c.blocks, terms: c.terms}
+	out := v.out(c.blocks)
+	is := []Is{has(f.keys.agent(f.cfg.Agent), me.value), still(f.keys.total(name), v.totalMod),
+		still(f.keys.block(name, f.cfg.Agent), v.mineMod), still(f.keys.terms(name), v.termsMod)}
+	if grows {
+		is = append(is, absent(f.keys.quarantine()))
+	}
+	ops := append([]Op{{Put: f.keys.total(name), Value: text(total{out})}}, c.also...)
+	if len(c.blocks) == 0 {
+		ops = append(ops, Op{Delete: f.keys.block(name, f.cfg.Agent)})
+	} else {
+		ops = append(ops, Op{Put: f.keys.block(name, f.cfg.Agent), Value: text(h)})
+	}
+	if now := c.terms; len(c.blocks) > 0 && now.Limit > 0 && (v.termsMod == 0 || now.Limit < v.terms.Limit) {
+		ops = append(ops, Op{Put: f.keys.terms(name), Value: text(now)}) // the lowest wins at once
+		v.terms = now
+	}
+	owns, newly := f.owning(name, len(c.blocks) > 0)
+	if newly {
+		ops = append(ops, Op{Put: f.keys.owns(f.cfg.Agent), Value: text(owns)})
+	}
+	res, err := f.cfg.Store.Txn(ctx, &Txn{If: is, Then: ops})
+	if err != nil {
+		f.mu.Lock()
+		f.pools[name].known = false // it may have been done
+		f.mu.Unlock()
+		return false, f.transient(err)
+	}
+	if !res.Done {
+		return false, nil
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p := f.pools[name]
+	p.known, p.restate, p.held, p.terms, p.out, p.mod = true, false, h, v.terms, out, res.Rev
+	if len(c.blocks) == 0 {
+		p.mod = 0
+	}
+	if newly {
+		f.owns = owns.Pools
+	}
+	f.seen.Rev = max(f.seen.Rev, res.Rev)
+	return true, nil
+}
+
+// owning returns the pools of which the agent will have blocks, and whether the store is to hear of it. That it has
+// none any more of a pool is not worth a write.
+func (f *Fleet) owning(name string, has bool) (owned, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !has || slices.Contains(f.owns, name) {
+		return owned{}, false
+	}
+	return owned{append(slices.Clone(f.owns), name)}, true
+}
+
+// mine returns the blocks that the agent goes on with, given those that the store has: none where this process began
+// without a former one that could have used them, its own where the store is an old copy, and none that nobody has
+// asked for within a lease's time.
+func (f *Fleet) mine(me membership, p *pool, v *view) map[string]int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := maps.Clone(v.mine.Blocks)
+	if out == nil {
+		out = map[string]int64{}
+	}
+	now := f.cfg.Now()
+	switch {
+	case p.restate && p.held.Incarnation != "":
+		out = maps.Clone(p.held.Blocks)
+	case p.held.Incarnation == "" && me.anew && v.mine.Incarnation != me.incarnation:
+		clear(out)
+	}
+	for id := range out {
+		at, ok := p.touched[id]
+		if !ok {
+			p.touched[id] = now
+		} else if now-at > f.cfg.TTL { // every block that was answered then is over
+			delete(out, id)
+			delete(p.touched, id)
+		}
+	}
+	return out
+}
+
+// sweep gives back, of all pools, the blocks that nobody here has asked for within a lease's time, and states blocks
+// again where the store may be an old copy.
+func (f *Fleet) sweep(ctx context.Context) {
+	now := f.cfg.Now()
+	f.mu.Lock()
+	var due []string
+	for name, p := range f.pools {
+		if strings.Contains(name, "@") {
+			continue // a meter's
+		}
+		old := !p.known || p.restate
+		for id := range p.held.Blocks {
+			old = old || now-p.touched[id] > f.cfg.TTL
+		}
+		if old {
+			due = append(due, name)
+		}
+	}
+	f.mu.Unlock()
+	for _, name := range due {
+		f.settle(ctx, name, true) // what fails is tried again soon
+	}
+}
+
+// settle reads this agent's blocks of a pool, states them again where the store may be an old copy, and gives back
+// those that are over. Without swept, it does nothing where the blocks are known.
+func (f *Fleet) settle(ctx context.Context, name string, swept bool) error {
+	p := f.named(name)
+	if err := p.calls.take(ctx); err != nil {
+		return f.transient(err)
+	}
+	defer p.calls.give()
+	for try := 0; ; try++ {
+		me, err := f.ready(ctx, false)
+		if err != nil {
+			return err
+		}
+		f.mu.Lock()
+		known := p.known && !p.restate
+		f.mu.Unlock()
+		if known && !swept {
+			return nil
+		}
+		v, _, err := f.look(ctx, name)
+		if err != nil {
+			return err
+		}
+		blocks := f.mine(me, p, v)
+		f.mu.Lock()
+		restate, terms := p.restate, v.mine.terms
+		if restate {
+			terms = p.held.terms
+		}
+		if !restate && maps.Equal(blocks, v.mine.Blocks) {
+			p.known, p.held = true, held{me.incarnation, blocks, v.mine.terms}
+			p.mod, p.terms, p.out = v.mineMod, v.terms, v.total.Out
+			f.mu.Unlock()
+			return nil
+		}
+		f.mu.Unlock()
+		done, err := f.write(ctx, me, name, v, change{blocks: blocks, terms: terms,
+			also: f.tell(name, v, v.terms.Limit-v.out(blocks))}, false)
+		if done || err != nil {
+			return err
+		}
+		if err := f.again(ctx, try, v); err != nil {
+			return err
+		}
+	}
+}
+
+// blockPrefix begins the ids of the fleet's blocks.
+const blockPrefix = "fleet-"
+
+// blockID is the id of the block that a check-out with a token brings: the same token brings the same block.
+func blockID(token string) string {
+	sum := sha256.Sum256([]byte(token))
+	return blockPrefix + base64.RawURLEncoding.EncodeToString(sum[:9])
+}
