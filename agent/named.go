@@ -48,6 +48,9 @@ func (o *opening) openNamed(known []plugin.Dialect) error {
 		if _, err := dialect.Check(c, known); err != nil {
 			return err
 		}
+		if _, _, err := fleetWay(c); err != nil {
+			return err
+		}
 		if c.Ops.WebConfig == "" {
 			return nil
 		}

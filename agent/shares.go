@@ -36,6 +36,9 @@ func (o *opening) openShares() error {
 			return fmt.Errorf("upstream.pools_url: %w", err)
 		}
 	}
+	if err := o.openFleet(&c); err != nil {
+		return err
+	}
 	var err error
 	if o.shares, err = shares.New(c); err != nil {
 		return err

@@ -110,6 +110,7 @@ func (c *Config) check() []*Error {
 	k.socket()
 	k.plugins()
 	k.listeners()
+	k.fleet()
 	k.rest()
 	return k.faults
 }
@@ -204,6 +205,39 @@ func (k *checker) plugins() {
 				clip(p.Path))
 		}
 		seen[p.Name] = true
+	}
+}
+
+func (k *checker) fleet() {
+	f := k.config.Fleet
+	if len(f.Endpoints) == 0 {
+		if len(f.Pools) > 0 || f.Name+f.User+f.PasswordFile+f.CAFile+f.CertFile+f.KeyFile != "" {
+			k.bad("fleet",
+				"fleet.endpoints is missing, and the other keys of fleet are for it; set it, or leave them out")
+		}
+		return
+	}
+	for _, at := range f.Endpoints {
+		a, err := url.Parse(at)
+		if err != nil || a.Host == "" || a.Scheme != "https" && a.Scheme != "http" || a.User != nil ||
+			a.RawQuery != "" ||
+			strings.Trim(a.Path, "/") != "" {
+			k.bad("fleet.endpoints",
+				"fleet.endpoints has %q, and needs addresses such as https://etcd-1.example.com:2379",
+				clip(at))
+		}
+	}
+	if !strings.HasPrefix(f.Prefix, "/") || !strings.HasSuffix(f.Prefix, "/") || len(f.Prefix) > 128 {
+		k.bad("fleet.prefix", "fleet.prefix is %q, and must begin and end with a /, such as /usher/", clip(f.Prefix))
+	}
+	if f.TTL < Duration(5*time.Second) || f.TTL > Duration(10*time.Minute) {
+		k.bad("fleet.ttl", "fleet.ttl is %v, and must be from 5s to 10m", f.TTL)
+	}
+	if (f.CertFile == "") != (f.KeyFile == "") {
+		k.bad("fleet", "fleet.cert_file and fleet.key_file go together; set both, or neither")
+	}
+	if (f.User == "") != (f.PasswordFile == "") {
+		k.bad("fleet", "fleet.user and fleet.password_file go together; set both, or neither")
 	}
 }
 

@@ -29,6 +29,7 @@ type Config struct {
 	State     State      `yaml:"state"`
 	Host      Host       `yaml:"host"`
 	Upstream  Upstream   `yaml:"upstream"`
+	Fleet     Fleet      `yaml:"fleet"`
 	Limits    Limits     `yaml:"limits"`
 	Plugins   []Plugin   `yaml:"plugins"`
 	Listeners []Listener `yaml:"listeners"`
@@ -127,6 +128,20 @@ type Upstream struct {
 	Systems Systems `yaml:"*"`
 }
 
+// Fleet is the etcd from which agents share site pools and meters.
+type Fleet struct {
+	Endpoints    []string `yaml:"endpoints"`
+	Pools        []string `yaml:"pools"` // of which pools and meters; empty: all that are a site's
+	Prefix       string   `yaml:"prefix"`
+	TTL          Duration `yaml:"ttl"`
+	Name         string   `yaml:"name"`
+	User         string   `yaml:"user"`
+	PasswordFile string   `yaml:"password_file" file:"restart"`
+	CAFile       string   `yaml:"ca_file" file:"restart"`
+	CertFile     string   `yaml:"cert_file" file:"restart"`
+	KeyFile      string   `yaml:"key_file" file:"restart"`
+}
+
 // Systems are the systems' own sections of the configuration, by their names: see [plugin.System].
 type Systems map[string]plugin.Settings
 
@@ -199,6 +214,7 @@ func Default() *Config {
 		Privacy:  Privacy{Users: "omit"},
 		Log:      Log{Level: "info", Format: "text"},
 		Upstream: Upstream{Timeout: Duration(30 * time.Second), Systems: newSystems()},
+		Fleet:    Fleet{Prefix: "/usher/", TTL: Duration(30 * time.Second)},
 		origins:  map[string]string{},
 	}
 }

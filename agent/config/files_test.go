@@ -73,7 +73,10 @@ func TestReferenceFile(t *testing.T) {
 
 // isKey reports that a word is the last part of a key.
 func isKey(word string) bool {
-	return slices.ContainsFunc(Keys(), func(k string) bool { return k == word || strings.HasSuffix(k, "."+word) })
+	return slices.ContainsFunc(Keys(), func(k string) bool {
+		k = strings.TrimSuffix(k, "[]")
+		return k == word || strings.HasSuffix(k, "."+word)
+	})
 }
 
 // The defaults that the reference file and the table state are the defaults.

@@ -33,6 +33,7 @@ const (
 	HistoryFile     = "history.json"
 	BlocksFile      = "blocks.json"
 	ReportsFile     = "reports.json"
+	FleetFile       = "fleet.json"
 )
 
 // runtimeFact is what the state's manifest says of the runtime folder, so that one that is emptied while leases are
@@ -215,6 +216,7 @@ func Nothing(files.Content) []byte     { return nil }
 // Labels returns the names that findings are counted under: a closed set.
 func Labels() []string {
 	return []string{stateManifest, runtimeManifest, UpstreamFile, DrawsFile, HistoryFile, BlocksFile, ReportsFile,
+		FleetFile,
 		DurableJournal, RuntimeJournal, "dialect", audit.Folder}
 }
 
@@ -259,6 +261,8 @@ func (s *Seals) Effect(file string) string {
 		return "no duty towards an upstream counts as met until a call succeeds; refusals stand as they were last known"
 	case BlocksFile:
 		return "no slot of a site is handed out before its server is asked again"
+	case FleetFile:
+		return "the agent joins its fleet only when its own former place in it is over"
 	case DrawsFile:
 		return "draws taken of a site's meters stand as they were last known"
 	case HistoryFile:

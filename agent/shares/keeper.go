@@ -58,6 +58,10 @@ type Config struct {
 	Upstreams map[string]plugin.Upstream
 	// SiteServer gives the blocks of its system, in the place of the system's upstream; optional.
 	SiteServer plugin.Budgeter
+	// Fleet returns what gives a licence's blocks and draws where agents share some of them in a fleet, given what
+	// gives all others, or nil; optional.
+	Fleet func(l *enforcer.License, document []byte, b plugin.Budgeter,
+		d plugin.Drawer) (plugin.Budgeter, plugin.Drawer)
 	// Request makes what leaves the host with a call, but for nonce and state.
 	Request func(*enforcer.License, []byte) plugin.Request
 	// Pool says what is asked of a pool, and Meter what is asked of a meter. The keeper may hold its lock meanwhile, as
@@ -154,8 +158,14 @@ func (k *Keeper) See(_ *enforcer.Facts, v *enforcer.Verdict, document func(name 
 		}
 		l := Licence{License: j.License, Budgeter: k.budgeter(j.License.System)}
 		l.Drawer, _ = k.cfg.Upstreams[j.License.System].(plugin.Drawer)
+		if l.Budgeter == nil && l.Drawer == nil && k.cfg.Fleet == nil {
+			continue
+		}
+		l.Document = document(j.Document)
+		if k.cfg.Fleet != nil {
+			l.Budgeter, l.Drawer = k.cfg.Fleet(j.License, l.Document, l.Budgeter, l.Drawer)
+		}
 		if l.Budgeter != nil || l.Drawer != nil {
-			l.Document = document(j.Document)
 			all = append(all, l)
 		}
 	}

@@ -1,0 +1,108 @@
+package agent
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/usher-agent/usher/agent/clock"
+	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/agent/fleet"
+	"github.com/usher-agent/usher/agent/seals"
+	"github.com/usher-agent/usher/agent/shares"
+	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
+)
+
+// openFleet joins the fleet that the configuration names, and has the keeper take shares from it.
+func (o *opening) openFleet(c *shares.Config) error {
+	cfg := o.cfg.Fleet
+	if len(cfg.Endpoints) == 0 {
+		return nil
+	}
+	password, way, err := fleetWay(o.cfg)
+	if err != nil {
+		return configured(err)
+	}
+	if !slices.ContainsFunc(cfg.Endpoints, func(at string) bool { return strings.HasPrefix(at, "https://") }) {
+		way = nil
+	}
+	store := fleet.Dial(cfg.Endpoints, cfg.User, password, way)
+	o.running.closing(store.Close)
+	record := seals.Sealed(o.seals.Runtime, seals.Nothing)
+	path := filepath.Join(o.cfg.State.RuntimeDir, seals.FleetFile)
+	name := cfg.Name
+	if name == "" {
+		name, _ = os.Hostname()
+	}
+	f, err := fleet.New(fleet.Config{Store: store, Agent: o.keyID, Prefix: cfg.Prefix, TTL: cfg.TTL.Duration(),
+		Member: fleet.Member{Name: name, Version: o.options.Version}, Now: clock.Fence, Epoch: clock.Epoch(),
+		Load: func() ([]byte, error) { return absentIsNothing(record.Read(path)) },
+		Save: func(b []byte) error { return record.Write(path, b) }, Time: o.desk.Counted, Log: o.log,
+		OnChange: func(err error) {
+			if err != nil {
+				o.log.Warn("the agent is not in the fleet; retrying", "reason", err)
+			} else {
+				o.log.Info("the agent is in the fleet", "agent", o.keyID)
+			}
+		}})
+	if err != nil {
+		return configured(fmt.Errorf("fleet: %w", err))
+	}
+	shared := func(pool string) bool { return len(cfg.Pools) == 0 || slices.Contains(cfg.Pools, pool) }
+	c.Fleet = func(l *enforcer.License, document []byte, b plugin.Budgeter, d plugin.Drawer) (
+		plugin.Budgeter, plugin.Drawer) {
+		var up plugin.Upstream
+		if d != nil {
+			up = d
+		}
+		return f.For(l, document, b, shared), f.DrawerFor(l, up, d, shared)
+	}
+	o.running.task("fleet", f.Run)
+	return nil
+}
+
+// absentIsNothing returns nothing for a file that is not there.
+func absentIsNothing(b []byte, err error) ([]byte, error) {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return b, err
+}
+
+// fleetWay reads the files that the way to etcd needs.
+func fleetWay(c *config.Config) (password string, way *tls.Config, err error) {
+	cfg := c.Fleet
+	if cfg.PasswordFile != "" {
+		b, err := c.ReadFile(cfg.PasswordFile, maxNamed)
+		if err != nil {
+			return "", nil, fmt.Errorf("fleet.password_file: %w", err)
+		}
+		password = strings.TrimSpace(string(b))
+	}
+	way = &tls.Config{MinVersion: tls.VersionTLS12}
+	if cfg.CAFile != "" {
+		b, err := c.ReadFile(cfg.CAFile, maxNamed)
+		if err != nil {
+			return "", nil, fmt.Errorf("fleet.ca_file: %w", err)
+		}
+		way.RootCAs = x509.NewCertPool()
+		if !way.RootCAs.AppendCertsFromPEM(b) {
+			return "", nil, errors.New("fleet.ca_file: " + cfg.CAFile + " holds no certificate in PEM")
+		}
+	}
+	if cfg.CertFile != "" {
+		cert, err := tls.LoadX509KeyPair(cfg.CertFile, cfg.KeyFile)
+		if err != nil {
+			return "", nil, fmt.Errorf("fleet.cert_file and fleet.key_file: %w", err)
+		}
+		way.Certificates = []tls.Certificate{cert}
+	}
+	return password, way, nil
+}
