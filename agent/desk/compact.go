@@ -11,16 +11,21 @@ import (
 // are remembered has moved with it, and the records of before say otherwise. d is the desk whose events they are.
 func (s *store) compact(d *Desk) {
 	d.mu.Lock()
-	steps := d.steps
+	steps, over := d.steps, s.holdOffsOver
+	s.holdOffsOver = false
 	d.mu.Unlock()
 	failed := false
 	defer func() {
 		if !failed {
 			s.steps = steps
+			return
 		}
+		d.mu.Lock()
+		s.holdOffsOver = s.holdOffsOver || over
+		d.mu.Unlock()
 	}()
 	for _, j := range []*journal.Journal{s.runtime, s.durable} {
-		if !j.Due() && steps == s.steps {
+		if !j.Due() && steps == s.steps && !(over && j == s.durable) {
 			continue
 		}
 		err := s.renew(j, d)

@@ -356,6 +356,11 @@ func (d *Desk) count(ev enforcer.Event) {
 	switch ev.Kind {
 	case enforcer.EventGranted:
 		d.countIn(ev.Lease)
+	case enforcer.EventLifted:
+		if d.store != nil {
+			d.store.holdOffsOver = true
+			d.store.forgetHoldOffs(d.core)
+		}
 	case enforcer.EventChanged:
 		if ev.Lease.Unconfirmed {
 			d.doubted[ev.Lease.ID] = struct{}{}

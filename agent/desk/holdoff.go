@@ -35,6 +35,14 @@ func lostHoldOffs(core *enforcer.Enforcer, records [][]byte) (lost []enforcer.Ev
 	return lost
 }
 
+// forgetHoldOffs has the durable journal compacted once it tells of hold-offs none of which is in force, so that an
+// earlier version of the agent can read it again. The desk's lock is held, or nobody else knows the store.
+func (s *store) forgetHoldOffs(core *enforcer.Enforcer) {
+	if s.holdOffsOver = s.holdOffsOver && len(core.HoldOffs()) == 0; s.holdOffsOver {
+		s.wake()
+	}
+}
+
 // holdOff writes a hold-off: its lease, its pools, its holders, and its time.
 func (w *recordWriter) holdOff(h *enforcer.HoldOff) {
 	w.Bytes = append(w.Bytes, h.Lease[:]...)

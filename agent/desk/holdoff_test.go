@@ -3,6 +3,7 @@ package desk
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -155,6 +156,55 @@ func TestWaiterIsHeldOff(t *testing.T) {
 	}
 	if _, d := finish(context.Background()); d == nil || d.Code != enforcer.HeldOff {
 		t.Errorf("the waiter hears %v", d)
+	}
+}
+
+// tellsOfHoldOffs reports whether the durable journal has a record that an earlier version cannot read.
+func (k *keptStore) tellsOfHoldOffs() (tells bool) {
+	k.t.Helper()
+	k.close()
+	err := journal.Verify(filepath.Join(k.dir, "state", seals.DurableJournal), func(b []byte) error {
+		tells = tells || b[0] == recordVersionHoldOff
+		return nil
+	})
+	if err != nil {
+		k.t.Fatal(err)
+	}
+	k.open()
+	return tells
+}
+
+// Once no hold-off is in force, the journal is compacted and tells of none, so that an earlier version reads it.
+func TestJournalForgetsHoldOffs(t *testing.T) {
+	t.Parallel()
+	for _, restarted := range []bool{false, true} {
+		k := openKept(t)
+		l, _, d := k.get(enforcer.Acquire{Pool: "streams", Caller: enforcer.Caller{UID: 1000}})
+		if d != nil {
+			t.Fatal(d)
+		}
+		if d := evict(k.Desk, l.ID, time.Hour); d != nil {
+			t.Fatal(d)
+		}
+		k.store.compact(k.Desk)
+		if !k.tellsOfHoldOffs() {
+			t.Error("a hold-off in force is not in the journal")
+		}
+		if d := evict(k.Desk, l.ID, 0); d != nil {
+			t.Fatal(d)
+		}
+		if restarted {
+			k.restart(false, false)
+		}
+		select {
+		case <-k.store.due:
+		default:
+			t.Errorf("restarted %t: no compaction is due", restarted)
+		}
+		k.store.compact(k.Desk)
+		if k.tellsOfHoldOffs() {
+			t.Errorf("restarted %t: the journal tells of hold-offs", restarted)
+		}
 	}
 }
 

@@ -39,15 +39,17 @@ type store struct {
 
 	seals *seals.Seals // nil: nothing is sealed
 	// leases of the durable journal, and some that have ended; under the desk's lock
-	held     map[enforcer.LeaseID]struct{}
-	touched  [2]touched // of the runtime journal, of the durable one
-	steps    int        // how often the time had been set when the journals were compacted last; run's alone
-	sealing  sync.Mutex // one seal or compaction at a time; taken before the desk's lock
-	owed     [2]debt    // of the runtime journal, of the durable one; under the desk's lock
-	health   health
-	locked   func(state bool) error // see Options
-	withheld enforcer.Withheld
-	found    []string // journals that are not as they were sealed
+	held    map[enforcer.LeaseID]struct{}
+	touched [2]touched // of the runtime journal, of the durable one
+	// the durable journal tells of hold-offs, none of which is in force any more; under the desk's lock
+	holdOffsOver bool
+	steps        int        // how often the time had been set when the journals were compacted last; run's alone
+	sealing      sync.Mutex // one seal or compaction at a time; taken before the desk's lock
+	owed         [2]debt    // of the runtime journal, of the durable one; under the desk's lock
+	health       health
+	locked       func(state bool) error // see Options
+	withheld     enforcer.Withheld
+	found        []string // journals that are not as they were sealed
 }
 
 // metaVersion is the first byte of a record that says where the leases after it were granted.
@@ -114,6 +116,7 @@ func openStore(runtimeDir, stateDir string, sealed *seals.Seals, core *enforcer.
 	}
 	// This is not written: the next recovery comes to the same.
 	into.resumeHoldOffs(now(into.mark))
+	s.forgetHoldOffs(core)
 	into.ready = now(into.mark).Add(readingTime(filepath.Join(runtimeDir, seals.RuntimeJournal)))
 	if s.runtime, err = s.open(runtimeDir, seals.RuntimeJournal, false, into); err != nil {
 		return s, err

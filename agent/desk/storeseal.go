@@ -103,6 +103,8 @@ func (s *store) note(ev enforcer.Event) {
 		if durable(ev) {
 			s.held[ev.Lease.ID] = struct{}{}
 		}
+	case enforcer.EventHeldOff, enforcer.EventLifted:
+		s.holdOffsOver = true
 	default:
 	}
 }
