@@ -7,7 +7,6 @@ package desk
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -224,35 +223,6 @@ func (d *Desk) carry(dec enforcer.Decision) outcome {
 	}
 	d.apply(dec.Events, written)
 	return outcome{dec, written, d.fenceOf(&dec)}
-}
-
-// repeats reports whether a decision answers somebody, at once or after a wait, with a lease that an earlier request
-// was granted and that must be on the disk before it is acknowledged.
-func repeats(dec enforcer.Decision) bool {
-	return dec.Replayed && durable(enforcer.Event{Lease: dec.Lease}) ||
-		slices.ContainsFunc(dec.Events, func(ev enforcer.Event) bool {
-			return ev.Cause == enforcer.CauseReplayed && durable(ev)
-		})
-}
-
-// gives reports whether somebody is given something by an event. d.mu is held.
-func (d *Desk) gives(ev enforcer.Event) bool {
-	switch ev.Kind {
-	case enforcer.EventChanged: // joined or attached; who doubts or leaves takes
-		was, held := d.core.Lease(ev.Lease.ID)
-		return held && (len(ev.Lease.Others) > len(was.Others) || was.Unconfirmed && !ev.Lease.Unconfirmed)
-	case enforcer.EventGranted, enforcer.EventRenewed, enforcer.EventDrawn, enforcer.EventSet, enforcer.EventNoted,
-		enforcer.EventHeldOff: // the admin is given the word that it holds
-		return true
-	default:
-		return false
-	}
-}
-
-func notStored(err error) *enforcer.Denial {
-	return &enforcer.Denial{Code: enforcer.Storage,
-		Detail: fmt.Sprintf("what was to be kept could not be stored: %v", err),
-		Hint:   "see to the disk that state.dir and state.runtime_dir are on"}
 }
 
 // settle waits until an outcome may be acknowledged. A lease that could not be stored is undone; a draw stays drawn,
