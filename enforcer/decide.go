@@ -94,8 +94,8 @@ func (e *Enforcer) fitAll(r *Acquire, v *Verdict, items []Item, w *waiting) ([]I
 	return granted, nil
 }
 
-// alike returns an item as the items of a lease, which those of the pool's last lease are where they are the same: items
-// never change.
+// alike returns an item as the items of a lease, which those of the pool's last lease are where they are the same:
+// items never change.
 func (p *pool) alike(it Item) []Item {
 	if len(p.last) == 1 && p.last[0] == it {
 		return p.last

@@ -108,8 +108,10 @@ func FuzzPlainMember(f *testing.F) {
 // An acquire that is read the short way is the request that the library and its checks make of it.
 func FuzzPlainAcquire(f *testing.F) {
 	for _, s := range []string{`{"pool":"streams"}`, `{"pool":"streams","n":2}`, `{"ttl_seconds":60,"n":0,"pool":"a"}`,
-		`{"pool":"a","n":01}`, `{"pool":"a","n":1,"n":2}`, `{"pool":"","n":1}`, `{"n":1}`, `{"pool":"a","ttl_seconds":0}`,
-		`{"pool":"a\u0062"}`, `{"pool":"a","n":999999999999999}`, `{"pool":"a","n":-1}`, `{"pool":"a"}{`, `{"pool":"a",}`} {
+		`{"pool":"a","n":01}`, `{"pool":"a","n":1,"n":2}`, `{"pool":"","n":1}`, `{"n":1}`,
+		`{"pool":"a","ttl_seconds":0}`,
+		`{"pool":"a\u0062"}`, `{"pool":"a","n":999999999999999}`, `{"pool":"a","n":-1}`, `{"pool":"a"}{`,
+		`{"pool":"a",}`} {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {

@@ -114,3 +114,18 @@ func (d *Desk) awaitAnswer(ctx context.Context, a *pending) (dec outcome, waited
 	// it may have been granted in the last moment: the caller gives back what it cannot deliver
 	return d.settle(<-a.answer), time.Since(began)
 }
+
+// Give decides a request that gives its caller something, and returns the answer.
+func (d *Desk) Give(r enforcer.Request) (Grant, *enforcer.Denial) {
+	return d.grant(d.settle(d.decide(r)))
+}
+
+// Renew extends a lease.
+func (d *Desk) Renew(r *enforcer.Renew) (Grant, *enforcer.Denial) {
+	q := *r
+	d.Place(&q.Caller)
+	return d.Give(&q)
+}
+
+// Release gives a lease back.
+func (d *Desk) Release(r *enforcer.Release) *enforcer.Denial { return d.Do(r).Denial }

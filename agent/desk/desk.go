@@ -460,18 +460,3 @@ func (d *Desk) Run(ctx context.Context) error {
 
 // Rounds returns how often Run has gone round: it does so when something is due, and after each Look.
 func (d *Desk) Rounds() uint64 { return d.rounds.Load() }
-
-// Give decides a request that gives its caller something, and returns the answer.
-func (d *Desk) Give(r enforcer.Request) (Grant, *enforcer.Denial) {
-	return d.grant(d.settle(d.decide(r)))
-}
-
-// Renew extends a lease.
-func (d *Desk) Renew(r *enforcer.Renew) (Grant, *enforcer.Denial) {
-	q := *r
-	d.Place(&q.Caller)
-	return d.Give(&q)
-}
-
-// Release gives a lease back.
-func (d *Desk) Release(r *enforcer.Release) *enforcer.Denial { return d.Do(r).Denial }
