@@ -127,7 +127,8 @@ var placeFaults = []fault{
 	}, []string{"bad", "TRUST_NONE", "no key is trusted", "license.trust", "UNTRUSTED_KEY"}},
 	{"everybody can read a secret", func(w *ward) []string {
 		w.write("token", strings.Repeat("s", 40)+"\n")
-		w.configure("", "listeners: [{address: '"+w.nobody()+"', dialect: keygen, token_file: "+w.path("token")+"}]\n")
+		w.configure("", "listeners: [{address: '"+w.nobody()+"', dialect: "+aDialect+
+			", token_file: "+w.path("token")+"}]\n")
 		w.bound()
 		w.run()
 		return w.doctor()
@@ -145,7 +146,7 @@ var runningFaults = []fault{
 		return w.doctor()
 	}, []string{"bad", "DESCRIPTORS_USED", "of 8 files open", "LimitNOFILE", "and so agent"}},
 	{"a listener's socket cannot be made again", func(w *ward) []string {
-		w.configure("", "listeners: [{address: "+w.path("k")+", dialect: keygen}]\n")
+		w.configure("", "listeners: [{address: "+w.path("k")+", dialect: "+aDialect+"}]\n")
 		w.bound()
 		w.run()
 		w.must(os.Remove(w.path("k")))

@@ -19,7 +19,7 @@ import (
 var unmade = map[string]string{
 	"UsherHostMatchAtMinimum": "which components this host has, and so how many may be missing, differs from host " +
 		"to host",
-	"UsherPluginDown": "a plugin would have to be built; agent/plugins has its own tests of one that dies",
+	"UsherPluginDown": "a plugin would have to be built; plugin/external tries one that dies",
 }
 
 // must ends the test with an error.

@@ -183,7 +183,7 @@ func newTrial(t *testing.T) *trial {
 	x.plain = s.agent("plain", "", x.long)
 	x.smallDisk("online")
 	x.online = s.agent("online", "upstream: {url: 'http://"+x.vendor.listen+"'}\nlisteners: [{address: "+
-		s.path("online/k")+", dialect: keygen}]\n", beating)
+		s.path("online/k")+", dialect: "+aDialect+"}]\n", beating)
 	x.checking = s.agent("checking", "upstream: {url: 'http://"+x.vendor.listen+"'}\n", due)
 	x.timed = x.inTime("timed", x.long)
 	x.pool = s.agent("pool", "upstream: {pools_url: 'http://"+x.lender.listen+"'}\n", shared)
