@@ -387,26 +387,6 @@ func (d *Desk) SetVerdict(v *enforcer.Verdict, fence time.Duration) {
 	}
 }
 
-// tell tells the watcher of some of the leases that are to be revoked, beginning where it has stopped.
-func (d *Desk) tell() {
-	d.mu.Lock()
-	if !d.telling {
-		d.mu.Unlock()
-		return
-	}
-	var leases []*enforcer.Lease
-	now := d.last
-	leases, d.told, d.telling = d.core.Page(enforcer.Filter{}, d.told, portion)
-	if d.telling {
-		d.Look()
-	}
-	d.mu.Unlock()
-	leases = slices.DeleteFunc(leases, func(l *enforcer.Lease) bool { return l.RevokeAt.IsZero() })
-	if len(leases) > 0 {
-		d.watcher.Revoking(now, leases)
-	}
-}
-
 // countsByPod reports whether a pool counts by pod under a verdict, or what it turns into.
 func countsByPod(v *enforcer.Verdict) bool {
 	for _, g := range v.Pools {

@@ -1,6 +1,7 @@
 package desk
 
 import (
+	"slices"
 	"time"
 
 	"github.com/usher-agent/usher/enforcer"
@@ -63,5 +64,25 @@ func (d *Desk) decideNow(r enforcer.Request, refused func() *enforcer.Denial) (e
 		}
 		d.mu.Unlock()
 		d.enter()
+	}
+}
+
+// tell tells the watcher of some of the leases that are to be revoked, beginning where it has stopped.
+func (d *Desk) tell() {
+	d.mu.Lock()
+	if !d.telling {
+		d.mu.Unlock()
+		return
+	}
+	var leases []*enforcer.Lease
+	now := d.last
+	leases, d.told, d.telling = d.core.Page(enforcer.Filter{}, d.told, portion)
+	if d.telling {
+		d.Look()
+	}
+	d.mu.Unlock()
+	leases = slices.DeleteFunc(leases, func(l *enforcer.Lease) bool { return l.RevokeAt.IsZero() })
+	if len(leases) > 0 {
+		d.watcher.Revoking(now, leases)
 	}
 }

@@ -72,7 +72,8 @@ func TestLeaveOfMany(t *testing.T) {
 	for _, l := range d.core.Leases(nil) {
 		ids = append(ids, l.ID)
 	}
-	finish, waits := d.Begin(&enforcer.Acquire{Pool: "many", N: n, Wait: time.Hour, Lifetime: enforcer.LifetimeHeld}, nil)
+	finish, waits := d.Begin(&enforcer.Acquire{Pool: "many", N: n, Wait: time.Hour, Lifetime: enforcer.LifetimeHeld},
+		nil)
 	if !waits {
 		t.Fatal("it does not wait")
 	}
