@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/usher-agent/usher/enforcer"
 )
 
 // side is a server and those who call it.
@@ -41,7 +43,7 @@ func (s side) slice(d time.Duration) (sample, error) {
 		return sample{}, err
 	}
 	if w.Pairs == 0 {
-		return sample{}, fmt.Errorf("no pair was made in %s", w.took())
+		return sample{}, fmt.Errorf("no pair was made in %s", enforcer.Span(w.took()))
 	}
 	server1, err1 := cpuTime(s.servers()...)
 	client1, err2 := cpuTime(s.crew.pids()...)

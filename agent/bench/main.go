@@ -21,7 +21,7 @@ type suite struct {
 	runs  int    // whose median is taken
 	share int    // of everything one part in so many is measured, once, only to see that it runs; 0: all is measured
 	only  string // the parts to measure, with commas between; empty: all
-	relay string // the URL of a Keygen Relay that has a licence; empty: there is none
+	relay string // the URL of a Relay that has a licence; empty: there is none
 	rows  []Row
 }
 
@@ -45,7 +45,7 @@ func main() {
 	quick := flag.Bool("quick", false, "measure a tenth, once, only to see that it runs")
 	flag.StringVar(&s.only, "only", "", "measure these parts alone, with commas between: "+strings.Join(names, ", "))
 	flag.StringVar(&s.relay, "relay", "",
-		"measure the Keygen Relay at this URL beside the agent; it must have a licence")
+		"measure the Relay at this URL beside the agent; it must have a licence")
 	flag.Parse()
 	if *quick {
 		s.share = 10

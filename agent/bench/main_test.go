@@ -185,7 +185,7 @@ func TestDuelOfProcesses(t *testing.T) {
 	}
 }
 
-// Keygen Relay answers a claim with 201 and a release with 204; without a free licence it answers 410, and the caller
+// Relay answers a claim with 201 and a release with 204; without a free licence it answers 410, and the caller
 // says what to do.
 func TestRelayCaller(t *testing.T) {
 	claimed, empty := false, false

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// beRelay measures Keygen Relay, which somebody has started with a licence, beside the agent: a node's claim and
+// beRelay measures Relay, which somebody has started with a licence, beside the agent: a node's claim and
 // release over HTTP on loopback, beside an acquire and release over HTTP on the agent's socket. Relay is no part of
 // this repository.
 func (s *suite) beRelay(ctx context.Context) error {
@@ -28,13 +28,13 @@ func (s *suite) beRelay(ctx context.Context) error {
 			return errors.Join(err, relay.dismiss())
 		}
 		c, err := s.duel(10, sliceOfOne, [2]side{{relay, 0}, {usher, agent.Process.Pid}})
-		s.add("relay: Keygen Relay's claim+release, p50, beside Usher's acquire+release over HTTP", "µs", goal{},
+		s.add("relay: Relay's claim+release, p50, beside Usher's acquire+release over HTTP", "µs", goal{},
 			c.figures(p50))
 		return errors.Join(err, relay.dismiss(), usher.dismiss())
 	})
 }
 
-// relayCaller is a client process that claims and releases a licence of Keygen Relay as one node, over one kept
+// relayCaller is a client process that claims and releases a licence of Relay as one node, over one kept
 // connection. The calls are those of Relay's README: PUT and DELETE of /v1/nodes/{fingerprint}.
 func relayCaller(url string, in io.Reader, out io.Writer) error {
 	ask := func(method string, want int) error {

@@ -16,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/usher-agent/usher/enforcer"
 )
 
 // site is a folder with a vendor's key, two licences and a configuration, all made by the binary's own commands.
@@ -242,7 +244,7 @@ func (s *site) start(ctx context.Context) (*exec.Cmd, time.Duration, error) {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	return nil, 0, errors.Join(fmt.Errorf("the agent is not ready after %s", patience), stop(cmd))
+	return nil, 0, errors.Join(fmt.Errorf("the agent is not ready after %s", enforcer.Span(patience)), stop(cmd))
 }
 
 func stop(cmd *exec.Cmd) error {

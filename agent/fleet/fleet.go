@@ -26,6 +26,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 )
 
@@ -118,7 +119,8 @@ func New(c Config) (*Fleet, error) {
 	f := &Fleet{cfg: c, keys: keys{c.Prefix}, pools: map[string]*pool{}, news: map[string]word{},
 		rung: make(chan struct{}), beat: make(turn, 1)}
 	if c.TTL < MinTTL {
-		return nil, fmt.Errorf("the agent's lease of %s is too short: it must be at least %s", c.TTL, MinTTL)
+		return nil, fmt.Errorf("the agent's lease of %s is too short: it must be at least %s", enforcer.Span(c.TTL),
+			enforcer.Span(MinTTL))
 	}
 	f.fault = errors.New("the agent has not joined the fleet yet")
 	return f, nil
