@@ -13,6 +13,7 @@ import (
 	"github.com/usher-agent/usher/agent/audit"
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/court"
+	"github.com/usher-agent/usher/agent/denials"
 	"github.com/usher-agent/usher/agent/desk"
 	"github.com/usher-agent/usher/agent/dialect"
 	"github.com/usher-agent/usher/agent/holders"
@@ -72,6 +73,7 @@ type observers struct {
 	audit   *audit.Log
 	plugins plugins.Plugins
 	reports *reports.Reports
+	denials []*denials.Tally
 }
 
 // vital is what the agent cannot do without, and what watches it.

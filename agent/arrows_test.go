@@ -38,6 +38,7 @@ var arrows = map[string][]string{
 	"agent/audit":       {"agent/eventlog", "agent/files", "enforcer"},
 	"agent/clock":       {},
 	"agent/court":       {"enforcer", "plugin"},
+	"agent/denials":     {"enforcer"},
 	"agent/desk": {"agent/clock", "agent/files", "agent/journal", "agent/liveness", "agent/memory", "agent/seals",
 		"enforcer"},
 	"agent/files":  {},

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/usher-agent/usher/agent/audit"
@@ -16,9 +17,16 @@ func (a *Agent) runEvents(ctx context.Context) (stop func()) {
 		defer close(done)
 		a.audit.Run(ctx)
 	}()
+	denied, enough := context.WithCancel(ctx)
+	var tallies sync.WaitGroup
+	for _, t := range a.denials {
+		tallies.Go(func() { t.Run(denied) })
+	}
 	a.audit.Note(eventlog.Event{Type: audit.AgentStarted, Subject: a.product(), Fields: map[string]string{
 		"version": a.options.Version, "agent_key": a.agentKey(), "anchors": a.anchorsFrom()}})
 	return func() {
+		enough()
+		tallies.Wait()
 		a.audit.Note(eventlog.Event{Type: audit.AgentStopped})
 		cancel()
 		<-done

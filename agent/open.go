@@ -106,10 +106,11 @@ func (o *opening) openDesk() (err error) {
 	}
 	o.running.closing(func() error { o.holders.Close(); return nil })
 	o.feeds = api.NewFeeds()
+	o.openDenials()
 	if o.desk, err = desk.New(desk.Options{Now: o.options.Now, Observer: o.metrics, Watcher: o.feeds,
 		Signals: desk.Signals{
 			Ended: o.holders.Ended, DemandChanged: o.wants.Changed, Short: o.wants.Missed,
-			Elsewhere:   o.wants.Elsewhere,
+			Elsewhere: o.wants.Elsewhere, Denied: o.denied,
 			FencePassed: func() { o.court.Reshare() }},
 		Core:       enforcer.Options{MaxLeasesPerUID: o.cfg.Limits.LeasesPerUID, Durable: true},
 		RuntimeDir: o.cfg.State.RuntimeDir, StateDir: o.cfg.State.Dir, Seals: o.seals, Locked: o.folders.locked,

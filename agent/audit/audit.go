@@ -41,6 +41,7 @@ const (
 	LeaseForced      = "lease.forced"
 	HolderHeldOff    = "holder.held_off"
 	HoldOffLifted    = "hold_off.lifted"
+	LeaseDenied      = "lease.denied" // gathered: count is how many
 	MeterAdjusted    = "meter.adjusted"
 	ConfigReloaded   = "config.reloaded"
 	ConfigRefused    = "config.refused"

@@ -95,6 +95,9 @@ func (d *Desk) finish(ctx context.Context, a *pending) (Grant, *enforcer.Denial)
 			dec.Denial = dec.Denial.Elsewhere(out, idle)
 		}
 	}
+	if d.signals.Denied != nil && dec.Denial != nil && ctx.Err() == nil {
+		d.signals.Denied(r, dec.Denial)
+	}
 	return d.grant(dec)
 }
 

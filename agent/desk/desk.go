@@ -51,6 +51,9 @@ type Signals struct {
 	DemandChanged func()
 	// Short is called with an acquire that was denied for want of slots or draws.
 	Short func(*enforcer.Acquire)
+	// Denied is called with an acquire that was denied, and whose caller is still there, and must not wait; optional.
+	// It may keep neither.
+	Denied func(*enforcer.Acquire, *enforcer.Denial)
 	// Elsewhere says how many slots of a pool other hosts have, and how many of them lie idle, where that is known. It
 	// waits for nothing; optional.
 	Elsewhere func(pool string) (out, idle int64, known bool)

@@ -34,6 +34,9 @@ var takenBy = map[string]taken{
 	// an end: a bare date is the end of its day
 	"end": {"9999-12-31 9999-12-31T23:59:59Z 1d 30d 6months",
 		"1970-01-01T00:00:00Z 0001-01-01 0001-01-01T00:00:00Z 1969-12-31 9000y 0 1 x 10000-01-01"},
+	// a time that is over, or how long ago it was
+	"past": {"1970-01-02 2026-01-01 2026-01-01T00:00:00Z 0s 1h 30d P30D",
+		"1970-01-01T00:00:00Z 0001-01-01 1969-12-31 -1d 0 1 x 10000-01-01"},
 	"future": {"9999-12-31 9999-12-31T23:59:59Z 1d 30d",
 		"0d 0s PT0S -1d -1s 1970-01-01 1970-01-01T00:00:00Z 0001-01-01 1969-12-31 2026-01-01 9000y 0 1 x 10000-01-01"},
 }
@@ -53,6 +56,7 @@ var flagKinds = map[string]string{
 	"acquire --agent-wait": "patience", "release --agent-wait": "patience", "renew --agent-wait": "patience",
 	"run --agent-wait": "patience", "draw --agent-wait": "patience", "events history --number": "count",
 	"draw --wait": "patience", "release --hold-off": "hold",
+	"events history --since": "past", "acquire --pid": "count",
 }
 
 // texts are the flags that name something, whatever the command.

@@ -12,24 +12,37 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/usher-agent/usher/agent/audit"
+	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/eventlog"
 )
 
 // historyLength is the number of events that history shows unless it is told another.
 const historyLength = 50
 
+// mostHistory is the most events that history shows.
+const mostHistory = 1_000_000
+
 func (c *cli) historyCommand() *cobra.Command {
 	var dir string
 	var n int
-	cmd := &cobra.Command{Use: "history [--number N] [--config FILE | --dir DIR]",
+	var since string
+	cmd := &cobra.Command{Use: "history [--number N] [--since T] [--config FILE | --dir DIR]",
 		Short: "Show what has happened, from the event log", Args: cobra.NoArgs,
 		Long: `Show the newest events of the log in the agent's state folder, the newest last: changes of the licence
 and its documents, of the configuration and the upstream, what admins have done, and starts. It
-needs no agent, and the right to read the folder. Grants and denials are not kept there: metrics
-count them, and "usher events -f" shows leases as they come and go. "usher events verify" says
-whether somebody has changed the log.`}
+needs no agent, and the right to read the folder. Denials are there, too: the first of a pool, code and
+user, and then how many more there were, once an hour. Grants are not kept there: metrics count
+them, and "usher events -f" shows leases as they come and go. "usher events verify" says whether
+somebody has changed the log.`}
 	src := c.configSource(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		from, err := sinceTime(since, time.Now())
+		if err != nil {
+			return err
+		}
+		if !from.IsZero() && !cmd.Flags().Changed("number") {
+			n = mostHistory
+		}
 		if dir == "" {
 			cfg, err := src.load(c)
 			if err != nil {
@@ -43,6 +56,9 @@ whether somebody has changed the log.`}
 		}
 		events, err := eventlog.Tail(dir, n)
 		for _, e := range events {
+			if e.At.Before(from) {
+				continue
+			}
 			if c.json {
 				err = errors.Join(err, c.printLine(e))
 				continue
@@ -57,8 +73,25 @@ whether somebody has changed the log.`}
 		return err
 	}
 	cmd.Flags().StringVar(&dir, "dir", "", "the folder of the event log")
-	numberVar(cmd.Flags(), &n, "number", historyLength, 1, 1_000_000, "how many events to show")
+	numberVar(cmd.Flags(), &n, "number", historyLength, 1, mostHistory, "how many events to show")
+	cmd.Flags().StringVar(&since, "since", "",
+		"show only what happened since then: 1h and 3d ago, 2027-01-31, or 2027-01-31T18:00:00Z")
 	return cmd
+}
+
+// sinceTime reads from when on something is shown: a time, or how long ago; zero: always.
+func sinceTime(s string, now time.Time) (time.Time, error) {
+	if s == "" {
+		return time.Time{}, nil
+	}
+	if d, err := config.ParseDuration(s); err == nil && d >= 0 {
+		return now.Add(-d), nil
+	}
+	at, err := parseTime(s, now, false)
+	if err != nil {
+		return at, usage("--since: %w", err)
+	}
+	return at, nil
 }
 
 // pastText is an event of the log on one line.

@@ -328,9 +328,11 @@ func (c *cli) configCommand() *cobra.Command {
 
 func (c *cli) eventsCommand() *cobra.Command {
 	var follow bool
-	cmd := &cobra.Command{Use: "events [-f]", Short: "Show events: licence changes and leases", Args: cobra.NoArgs,
-		Long: "Print the licence in force and, with -f, the events from now on: licence changes and your leases, or " +
-			"all leases for an admin.",
+	cmd := &cobra.Command{Use: "events [-f]", Short: "Show events: licence changes, leases, denials",
+		Args: cobra.NoArgs,
+		Long: "Print the licence in force and, with -f, the events from now on: licence changes, and your leases and " +
+			"denials, or all of them for an admin. Denials of a pool, code and user are counted for ten seconds " +
+			"after the first.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			for ev, err := range c.client().Events(cmd.Context()) {
 				if err != nil {
@@ -367,6 +369,17 @@ func eventText(ev wire.Event) string {
 	}
 	if ev.Cause != "" {
 		s += " " + ev.Cause
+	}
+	if ev.Pool != "" {
+		s += " " + ev.Pool
+	}
+	if ev.Since != nil {
+		s += fmt.Sprintf(" %d more since %s", ev.Count, ev.Since.UTC().Format(time.RFC3339))
+	} else if ev.Count > 1 {
+		s += fmt.Sprintf(" %d times", ev.Count)
+	}
+	if h := ev.Holder; h != nil {
+		s += ", " + holderText(h)
 	}
 	if ev.Reason != "" {
 		s += ": " + ev.Reason
