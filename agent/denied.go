@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"slices"
 	"strconv"
 	"time"
 
@@ -67,7 +68,7 @@ func (a *Agent) keepDenied(r denials.Report) {
 		e.Detail = othersDenied
 		a.audit.Note(e)
 		return
-	case r.Code != enforcer.RateLimited && r.Code != enforcer.Forbidden:
+	case !slices.Contains([]enforcer.DenialCode{enforcer.RateLimited, enforcer.Forbidden, enforcer.HeldOff}, r.Code):
 		e.Detail = redact.Text(r.Detail)
 	}
 	a.audit.NoteBy(r.By, e)
