@@ -356,8 +356,7 @@ type Fingerprint struct {
 
 // Event is one server-sent event's data on GET /v1/events; the event's name is Type.
 type Event struct {
-	// license.changed, lease.granted, lease.renewed, lease.ended, lease.revoking, lease.denied, emergency.started,
-	// license.returned, events.ended
+	// license.changed, emergency.started, license.returned, events.ended; lease.granted, renewed, ended, revoking, denied
 	Type    string    `json:"type"`
 	At      time.Time `json:"at"`
 	LeaseID string    `json:"lease_id,omitempty"`
@@ -366,9 +365,7 @@ type Event struct {
 	State   string    `json:"state,omitempty"`
 	Code    string    `json:"code,omitempty"`
 	Reason  string    `json:"reason,omitempty"`
-
-	// Of lease.denied: the pool, how many acquires were denied, since when where there were others before, and who
-	// asked last.
+	// Of lease.denied: how many acquires, since when if there were others before, and who asked last.
 	Pool   string     `json:"pool,omitempty"`
 	Count  int64      `json:"count,omitzero,omitempty"`
 	Since  *time.Time `json:"since,omitempty"`
