@@ -17,6 +17,7 @@ type taken struct{ fine, refused string }
 // takenBy are the kinds of flags that state a number, a span or a date. Zero is a value: each says what is right for
 // it.
 var takenBy = map[string]taken{
+	"user":    {"0 1 65534 4294967295", "-1 4294967296 x 1.5 99999999999999999999"},
 	"count":   {"1 7 1000", "0 -1 0x -0 1.5 99999999999999999999 1e3"},
 	"counter": {"0 1 7", "-1 x 1.5 99999999999999999999"}, // none is a count, too
 	"code":    {"0 1 255", "-1 256 512 99999999999999999999"},
@@ -56,7 +57,7 @@ var flagKinds = map[string]string{
 	"acquire --agent-wait": "patience", "release --agent-wait": "patience", "renew --agent-wait": "patience",
 	"run --agent-wait": "patience", "draw --agent-wait": "patience", "events history --number": "count",
 	"draw --wait": "patience", "release --hold-off": "hold",
-	"events history --since": "past", "acquire --pid": "count",
+	"events history --since": "past", "acquire --pid": "count", "leases --uid": "user",
 }
 
 // texts are the flags that name something, whatever the command.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"io"
 	"iter"
+	"math"
 	"strings"
 	"time"
 
@@ -16,11 +17,12 @@ import (
 
 func (c *cli) leasesCommand() *cobra.Command {
 	var f client.LeaseFilter
-	var uid uint32
+	var uid int64
 	cmd := &cobra.Command{Use: "leases", Short: "List your own leases, or all for an admin", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cmd.Flags().Changed("uid") {
-				f.UID = &uid
+				of := uint32(uid)
+				f.UID = &of
 			}
 			leases := c.client().EachLease(cmd.Context(), f)
 			if c.json {
@@ -29,7 +31,7 @@ func (c *cli) leasesCommand() *cobra.Command {
 			return c.printLeases(leases)
 		}}
 	cmd.Flags().StringVar(&f.Pool, "pool", "", "of this pool only")
-	cmd.Flags().Uint32Var(&uid, "uid", 0, "of this user only; another's are for admins")
+	numberVar(cmd.Flags(), &uid, "uid", 0, 0, math.MaxUint32, "of this user only; another's are for admins")
 	return cmd
 }
 
