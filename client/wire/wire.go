@@ -356,7 +356,7 @@ type Fingerprint struct {
 
 // Event is one server-sent event's data on GET /v1/events; the event's name is Type.
 type Event struct {
-	// license.changed, emergency.started, license.returned, events.ended; lease.granted, renewed, ended, revoking, denied
+	// license.changed, emergency.started, license.returned, events.ended; lease.granted, lease.ended and the like
 	Type    string    `json:"type"`
 	At      time.Time `json:"at"`
 	LeaseID string    `json:"lease_id,omitempty"`
