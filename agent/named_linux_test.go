@@ -1,6 +1,7 @@
 package agent_test
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
@@ -292,16 +293,21 @@ func (c *crashing) inside(enter []string) {
 	t.Helper()
 	refusedPID(t, "the first there", c.bare("1", enter...), client.ErrBadRequest, "PID namespace")
 	sh := exec.Command(enter[0], append(enter[1:], "sh", "-c",
-		`sleep 600 & "$0" --socket "$1" acquire --json --pool streams --pid $! && echo $! && read x`, c.bin,
+		`sleep 600 & "$0" --socket "$1" acquire --json --pool streams --pid $! && echo has it && read x`, c.bin,
 		c.Socket())...)
 	to, err := sh.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	var out strings.Builder
-	sh.Stdout, sh.Stderr = &out, os.Stderr
+	sh.Stderr = os.Stderr
+	out, err := sh.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := sh.Start(); err != nil {
 		t.Fatal(err)
+	}
+	for said := bufio.NewScanner(out); said.Scan() && said.Text() != "has it"; {
 	}
 	c.inUse(1)
 	all, err := c.Leases(t.Context(), "streams")
