@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -10,6 +11,9 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/usher-agent/usher/client"
 	"github.com/usher-agent/usher/client/wire"
@@ -18,6 +22,12 @@ import (
 // sickDisk has every fsync of a running agent fail with EIO, as on a disk that dies, until well.
 func sickDisk(t *testing.T, pid int) (well func()) {
 	t.Helper()
+	return traced(t, pid, "-e", "trace=fsync,fdatasync", "-e", "inject=fsync,fdatasync:error=EIO")
+}
+
+// traced has strace meddle with a running agent, until well.
+func traced(t *testing.T, pid int, how ...string) (well func()) {
+	t.Helper()
 	if _, err := exec.LookPath("strace"); err != nil {
 		if os.Getenv("CI") != "" {
 			t.Fatal("strace makes the disk fail: ", err)
@@ -25,8 +35,7 @@ func sickDisk(t *testing.T, pid int) (well func()) {
 		t.Skip("strace makes the disk fail: ", err)
 	}
 	out := filepath.Join(t.TempDir(), "strace")
-	cmd := exec.Command("strace", "-f", "-o", out, "-e", "trace=fsync,fdatasync", "-e",
-		"inject=fsync,fdatasync:error=EIO", "-p", fmt.Sprint(pid))
+	cmd := exec.Command("strace", append([]string{"-f", "-o", out, "-p", fmt.Sprint(pid)}, how...)...)
 	var errs strings.Builder
 	cmd.Stderr = &errs
 	if err := cmd.Start(); err != nil {
@@ -196,5 +205,72 @@ func TestJournalHealsWithTheDisk(t *testing.T) {
 	}
 	if n := count("renders"); n != drawn {
 		t.Errorf("after a crash %d draws are known, want %d", n, drawn)
+	}
+}
+
+// The service manager's watchdog is fed for as long as what decides moves, and not by a timer: where a disk hangs under
+// a decision, it is fed no more, and it is again when the disk answers.
+func TestWatchdogOfADiskThatHangs(t *testing.T) {
+	t.Parallel()
+	w := newWhole(t)
+	if code, _, errs := tool(t, "vendor", "sign", "--key", w.dir+"/k.key", "--product", "acme", "--scope", "host",
+		"--limit", "streams=9", "--out", w.dir+"/lic/a.lic", "--force"); code != 0 {
+		t.Fatal(errs)
+	}
+	fed, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: w.dir + "/n", Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer fed.Close()
+	// eats reports whether the watchdog is fed within a while.
+	eats := func(within time.Duration) bool {
+		b := make([]byte, 4096)
+		for fed.SetReadDeadline(time.Now().Add(within)) == nil {
+			n, err := fed.Read(b)
+			if err != nil {
+				return false
+			}
+			if strings.Contains(string(b[:n]), "WATCHDOG=1") {
+				return true
+			}
+		}
+		return false
+	}
+	w.start(os.Stderr, "env", "NOTIFY_SOCKET="+w.dir+"/n", "WATCHDOG_USEC=1000000")
+	w.ready()
+	if !eats(20 * time.Second) {
+		t.Fatal("the watchdog of an agent that is well is not fed")
+	}
+	journal, err := filepath.Glob(w.dir + "/*/leases.journal")
+	if err != nil || len(journal) != 1 {
+		t.Fatal(journal, err)
+	}
+	var at unix.Statfs_t
+	if err := unix.Statfs(journal[0], &at); err != nil {
+		t.Fatal(err)
+	}
+	if at.Type == unix.TMPFS_MAGIC {
+		t.Skip("the journal is in memory, which does not hang")
+	}
+	well := traced(t, w.agent.Process.Pid, "-P", journal[0], "-e", "trace=pwrite64", "-e",
+		"inject=pwrite64:delay_enter=600s")
+	c := client.New(w.socket)
+	defer c.Close()
+	got := make(chan error, 1)
+	go func() {
+		_, err := c.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams"})
+		got <- err
+	}()
+	for end := time.Now().Add(time.Minute); eats(4 * time.Second); {
+		if time.Now().After(end) {
+			t.Fatal("the watchdog of an agent that decides nothing is fed still")
+		}
+	}
+	well()
+	if !eats(30 * time.Second) {
+		t.Error("the watchdog is not fed when the disk answers again")
+	}
+	if err := <-got; err != nil {
+		t.Error(err)
 	}
 }
