@@ -214,7 +214,7 @@ func Default() *Config {
 		Privacy:  Privacy{Users: "omit"},
 		Log:      Log{Level: "info", Format: "text"},
 		Upstream: Upstream{Timeout: Duration(30 * time.Second), Systems: newSystems()},
-		Fleet:    Fleet{Prefix: "/usher/", TTL: Duration(30 * time.Second)},
+		Fleet:    Fleet{Prefix: naming.FleetPrefix(), TTL: Duration(30 * time.Second)},
 		origins:  map[string]string{},
 	}
 }

@@ -39,6 +39,9 @@ func StateFolder() string { return "/var/lib/" + program }
 // RuntimeFolder returns the path of the folder for what the host's end empties.
 func RuntimeFolder() string { return "/run/" + program }
 
+// FleetPrefix returns what the names of a fleet's keys begin with.
+func FleetPrefix() string { return "/" + program + "/" }
+
 // Commands are the subcommands that texts name.
 var Commands = []string{"acquire", "adjust", "agent", "check", "completion", "config", "demo", "doctor", "drain",
 	"draw",
@@ -65,6 +68,7 @@ var texts = []struct {
 	{regexp.MustCompile(`(/(?:etc|run|var/lib)/)usher/usher(\.yaml|\.sock)`), "${1}NAME/NAME${2}"},
 	{regexp.MustCompile(`(/(?:etc|run|var/lib|usr/bin|usr/local/bin|usr/lib|usr/share/doc)/)usher\b`), "${1}NAME"},
 	{regexp.MustCompile(`((?:user|group|User|Group)[ =])usher\b`), "${1}NAME"},
+	{regexp.MustCompile("(^|[ =`\"'(\t]|\\\\fI)/usher/"), "${1}/NAME/"}, // the keys of a fleet
 	// The program as a person speaks of it.
 	{regexp.MustCompile(before + `Usher\b`), "${1}NAME"},
 }

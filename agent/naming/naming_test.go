@@ -12,6 +12,7 @@ func TestTextBearsTheName(t *testing.T) {
 		"systemctl restart usher@acme.service":         "systemctl restart X@acme.service",
 		"/etc/usher/usher.yaml and /etc/usher/acme.d":  "/etc/X/X.yaml and /etc/X/acme.d",
 		"/run/usher/usher.sock, /var/lib/usher":        "/run/X/X.sock, /var/lib/X",
+		"fleet.prefix  /usher/":                        "fleet.prefix  /X/",
 		"add yourself to the group usher":              "add yourself to the group X",
 		"Usher stands beside a product.":               "X stands beside a product.",
 		// What keeps its name: the licence system, variables, metrics, the project, and what is none of ours.

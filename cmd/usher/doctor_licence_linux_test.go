@@ -209,7 +209,7 @@ var upstreamFaults = []fault{
 	{"the proxy is wrong", func(w *ward) []string {
 		w.env = []string{"HTTPS_PROXY=http://" + w.nobody()}
 		return w.upstream("url: https://licences.invalid")
-	}, []string{"UPSTREAM_PROXY", "the proxy http://127.0.0.1:", "connection refused", "HTTPS_PROXY"}},
+	}, []string{"UPSTREAM_PROXY", "the proxy http://127.", "connection refused", "HTTPS_PROXY"}},
 	{"the proxy lets nobody through", func(w *ward) []string {
 		s := httptest.NewServer(status(407))
 		w.Cleanup(s.Close)

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"io"
 	"iter"
 	"math"
@@ -12,7 +11,6 @@ import (
 
 	"github.com/usher-agent/usher/client"
 	"github.com/usher-agent/usher/client/wire"
-	"github.com/usher-agent/usher/plugin/textual"
 )
 
 func (c *cli) leasesCommand() *cobra.Command {
@@ -77,15 +75,11 @@ func (c *cli) printLeasesJSON(leases iter.Seq2[*wire.Lease, error]) error {
 		if err != nil {
 			return err
 		}
-		var b strings.Builder
-		b.WriteString(begin + "\n    ")
-		e := json.NewEncoder(&b)
-		e.SetIndent("    ", "  ")
-		e.SetEscapeHTML(false)
-		if err := e.Encode(l); err != nil {
-			return err
+		text, err := jsonText(l, "    ", "  ")
+		if err == nil {
+			_, err = io.WriteString(c.out, begin+"\n    "+strings.TrimSuffix(text, "\n"))
 		}
-		if _, err := io.WriteString(c.out, strings.TrimSuffix(textual.ScreenJSON(b.String()), "\n")); err != nil {
+		if err != nil {
 			return err
 		}
 		begin, end = ",", "\n  ]\n}\n"

@@ -67,15 +67,23 @@ func (c *cli) printJSON(v any) error { return c.json1(v, "  ") }
 func (c *cli) printLine(v any) error { return c.json1(v, "") }
 
 func (c *cli) json1(v any, indent string) error {
+	text, err := jsonText(v, "", indent)
+	if err == nil {
+		_, err = io.WriteString(c.out, text)
+	}
+	return err
+}
+
+// jsonText returns a shape of the API as it is printed, with a newline at its end.
+func jsonText(v any, prefix, indent string) (string, error) {
 	var b strings.Builder
 	e := json.NewEncoder(&b)
-	e.SetIndent("", indent)
+	e.SetIndent(prefix, indent)
 	e.SetEscapeHTML(false)
 	if err := e.Encode(v); err != nil {
-		return err
+		return "", err
 	}
-	_, err := io.WriteString(c.out, textual.ScreenJSON(b.String()))
-	return err
+	return textual.ScreenJSON(b.String()), nil
 }
 
 // table prints rows in aligned columns.
