@@ -245,7 +245,9 @@ func (c *Client) away(err error) error { return away(c.socket, err) }
 func away(socket string, err error) error {
 	hint := "check that it runs, and that --socket or USHER_SOCKET names its socket"
 	if errors.Is(err, os.ErrPermission) {
-		hint = "the socket's group and mode decide who may connect: see socket.group and socket.mode"
+		hint = "only the socket's owner and group may connect: `ls -l " + socket + "` shows the group, and " +
+			"`usermod --append --groups GROUP USER` adds a user, from the next login on; see socket.group and " +
+			"socket.mode"
 	}
 	return &Error{cause: err, Problem: wire.Problem{Code: string(ErrAgentAway), Title: "Agent away", Hint: hint,
 		Detail: fmt.Sprintf("no agent answers on %s: %v", socket, err)}}

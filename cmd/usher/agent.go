@@ -156,6 +156,9 @@ an agent that runs as another user.`,
 			if check {
 				return c.checkConfig(cmd.Context(), cfg, src)
 			}
+			if err := c.apart(cfg); err != nil {
+				return err
+			}
 			return c.runAgent(cmd.Context(), cfg, src)
 		}}
 	src = c.configSource(cmd)

@@ -414,6 +414,28 @@ func TestDoctorOfAnotherUser(t *testing.T) {
 	}
 }
 
+// A user who is not of the socket's group hears that first, and is not told that the agent is in anybody's way, nor
+// that there is no licence in a folder that is closed to it.
+func TestDoctorOfAUserOutsideTheGroup(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("another user is made by root")
+	}
+	w := newWard(t)
+	w.configure(", group: nogroup", "")
+	w.sign("a.lic")
+	w.run()
+	w.must(os.Chmod(w.path("l"), 0o700))
+	said := w.doctorAs(asStranger)
+	if !strings.Contains(said[0], "SOCKET_CLOSED") || !strings.Contains(said[0], "add the user to the group nogroup") {
+		t.Errorf("the first line is %s", said[0])
+	}
+	if text := strings.Join(said, "\n"); strings.Contains(text, "SECOND_AGENT") ||
+		strings.Contains(text, "LICENSE_MISSING") {
+		t.Errorf("it says:\n%s", text)
+	}
+}
+
 // As JSON, each finding has its code, its result and, where there is one, its place.
 func TestDoctorAsJSON(t *testing.T) {
 	t.Parallel()

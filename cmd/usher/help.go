@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -139,7 +140,40 @@ func (c *cli) helpCommand(root *cobra.Command) *cobra.Command {
 func unknownCommand(cmd *cobra.Command, word string) error {
 	hint := fmt.Sprintf("`%s --help` lists the commands", cmd.CommandPath())
 	if s := cmd.SuggestionsFor(word); len(s) > 0 {
-		hint = fmt.Sprintf("did you mean `%s %s`?", cmd.CommandPath(), s[0])
+		hint = fmt.Sprintf("did you mean `%s %s`?", cmd.CommandPath(), nearest(word, s))
+	} else if other := below(cmd.Root(), word); other != nil {
+		hint = fmt.Sprintf("did you mean `%s`?", other.CommandPath())
 	}
 	return fail(exitUsage, hint, "%s has no command %q", cmd.CommandPath(), word)
+}
+
+// nearest returns the word of some like ones that has the same letters, else the first.
+func nearest(word string, like []string) string {
+	letters := func(s string) string {
+		b := []byte(s)
+		slices.Sort(b)
+		return string(b)
+	}
+	for _, s := range like {
+		if letters(s) == letters(word) {
+			return s
+		}
+	}
+	return like[0]
+}
+
+// below returns the only command of that name that is not of the first level; nil: there is none, or several.
+func below(root *cobra.Command, name string) (found *cobra.Command) {
+	for _, first := range root.Commands() {
+		for _, cmd := range first.Commands() {
+			if cmd.Name() != name {
+				continue
+			}
+			if found != nil {
+				return nil
+			}
+			found = cmd
+		}
+	}
+	return found
 }

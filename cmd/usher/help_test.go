@@ -54,6 +54,8 @@ func TestWrongWordsSuggest(t *testing.T) {
 		"help stauts":          "did you mean `usher status`?",
 		"help license remvoe":  "did you mean `usher license remove`?",
 		"upstream tokn":        "did you mean `usher upstream token`?",
+		"vendor sing":          "did you mean `usher vendor sign`?",
+		"install x.lic":        "did you mean `usher license install`?",
 		"help nonsense":        "`usher --help` lists the commands",
 		"status --jsn":         "did you mean --json?",
 		"acquire --pol x":      "did you mean --pool?",

@@ -3,10 +3,14 @@ package main
 import (
 	"cmp"
 	"errors"
+	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -27,12 +31,15 @@ func (c *cli) findInstance(cmd *cobra.Command) error {
 		name = textual.Value(os.Getenv(instance.Variable))
 	}
 	if name == "" {
-		if c.socket == "" && os.Getenv("USHER_SOCKET") == "" && isGone(naming.Socket()) && !isAgentItself(cmd) {
+		if c.socket == "" && os.Getenv("USHER_SOCKET") == "" && !isAgentItself(cmd) &&
+			(isGone(naming.Socket()) || isStale(naming.Socket())) {
 			switch u, err := c.units.Only(); {
 			case err == nil:
 				c.unitSocket = socketOf(u)
 			case !errors.Is(err, instance.ErrNone):
 				c.unitFault = err
+			case c.units.Template() != "":
+				c.unitFault = errNoInstance
 			}
 		}
 		return nil
@@ -42,10 +49,38 @@ func (c *cli) findInstance(cmd *cobra.Command) error {
 		return &exit{code: exitUsage, cause: err, hint: instanceHint}
 	}
 	c.unit = u
+	if known := c.units.Names(); u.Name != "" && !slices.Contains(known, u.Name) {
+		c.unitFault = notStarted(u, known)
+	}
 	if c.instance != "" || os.Getenv("USHER_SOCKET") == "" {
 		c.unitSocket = socketOf(u)
 	}
 	return nil
+}
+
+// errNoInstance is what is amiss on a host that has the package, and nothing more yet.
+var errNoInstance = errors.New("there is no instance yet: write /etc/usher/NAME.yaml, and start it: " +
+	"`systemctl enable --now usher@NAME.service`; docs/install.md has the steps")
+
+// notStarted says that an instance is neither enabled nor running, and which ones are.
+func notStarted(u *instance.Unit, known []string) error {
+	others := ""
+	if len(known) > 0 {
+		others = "; the instances of this host are " + strings.Join(known, ", ")
+	}
+	return fmt.Errorf("%s is not enabled and does not run%s; `systemctl enable --now %[1]s` starts it", u.Service,
+		others)
+}
+
+// apart refuses an agent that would have the folder of the instances' folders for itself: it would close it to them.
+func (c *cli) apart(cfg *config.Config) error {
+	if !c.units.Lodges(cfg.State.Dir) {
+		return nil
+	}
+	return fail(exitConfig, "start an instance: `systemctl enable --now usher@NAME.service`, with "+
+		"/etc/usher/NAME.yaml (docs/install.md); or name another folder with state.dir",
+		"state folder %s has those of the instances of usher@.service in it, and an agent of its own would close it to "+
+			"them", cfg.State.Dir)
 }
 
 // isAgentItself reports whether a command is the agent, to which the service manager gives the variables.
@@ -57,6 +92,15 @@ func isAgentItself(cmd *cobra.Command) bool {
 func isGone(path string) bool {
 	_, err := os.Lstat(path)
 	return errors.Is(err, os.ErrNotExist)
+}
+
+// isStale reports whether nobody listens on a socket that an agent has left behind.
+func isStale(path string) bool {
+	conn, err := net.DialTimeout("unix", path, time.Second)
+	if err == nil {
+		conn.Close()
+	}
+	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
 // socketOf returns the socket of a unit's agent, also where its configuration is not for this user to read.

@@ -2,12 +2,16 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
+	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/naming"
 	"github.com/usher-agent/usher/client"
 	"github.com/usher-agent/usher/cmd/usher/internal/instance"
@@ -111,5 +115,76 @@ func TestSeveralInstances(t *testing.T) {
 	code, _, errs := onHost(t, dir, "doctor", "--repair")
 	if code != exitUsage || !strings.Contains(errs, "acme, beta") || !strings.Contains(errs, "--instance") {
 		t.Errorf("%d %s", code, errs)
+	}
+}
+
+// On a host that has the package and no instance yet, each command says how there comes to be one, and nothing starts
+// an agent that would take the folder of the instances' folders for itself.
+func TestNoInstanceYet(t *testing.T) {
+	if !isGone(naming.Config()) || !isGone(client.DefaultSocket) {
+		t.Skip("this host has an agent of its own")
+	}
+	dir := t.TempDir()
+	instances(t, dir)
+	t.Setenv(instance.Variable, "")
+	t.Setenv("USHER_SOCKET", "")
+	for _, args := range [][]string{{"status"}, {"license", "list"}, {"doctor"}} {
+		code, out, errs := onHost(t, dir, args...)
+		if code == exitOK || !strings.Contains(out+errs, "/etc/usher/NAME.yaml") ||
+			!strings.Contains(out+errs, "systemctl enable --now usher@NAME.service") {
+			t.Errorf("%v: %d %s%s", args, code, out, errs)
+		}
+	}
+	cfg := config.Default()
+	err := (&cli{units: instance.Finder{Root: dir}}).apart(cfg)
+	var e *exit
+	if !errors.As(err, &e) || e.code != exitConfig || !strings.Contains(e.hint, "usher@NAME.service") {
+		t.Errorf("an agent in %s: %v", cfg.State.Dir, err)
+	}
+	if err := (&cli{units: instance.Finder{Root: t.TempDir()}}).apart(cfg); err != nil {
+		t.Errorf("without units: %v", err)
+	}
+	own := filepath.Join(dir, cfg.State.Dir)
+	if err := os.MkdirAll(own, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(own, "agent.lock"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := (&cli{units: instance.Finder{Root: dir}}).apart(cfg); err != nil {
+		t.Errorf("one that was there before: %v", err)
+	}
+	cfg.State.Dir = filepath.Join(cfg.State.Dir, "acme")
+	if err := (&cli{units: instance.Finder{Root: dir}}).apart(cfg); err != nil {
+		t.Errorf("an instance: %v", err)
+	}
+}
+
+// An instance that was never started is named with those that there are.
+func TestUnknownInstance(t *testing.T) {
+	dir := t.TempDir()
+	instances(t, dir, "acme")
+	t.Setenv("USHER_SOCKET", "")
+	code, _, errs := onHost(t, dir, "--instance", "acne", "status")
+	if code != exitAgentAway || !strings.Contains(errs, "the instances of this host are acme") {
+		t.Errorf("%d %s", code, errs)
+	}
+}
+
+// A socket that an agent has left behind is none.
+func TestStaleSocket(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if isStale(path) {
+		t.Error("somebody listens")
+	}
+	l.SetUnlinkOnClose(false)
+	l.Close()
+	if runtime.GOOS != "windows" && !isStale(path) {
+		t.Error("nobody listens")
 	}
 }

@@ -74,6 +74,8 @@ type Options struct {
 	Load func() (*config.Config, error)
 	File string         // the configuration file; empty: none
 	Unit *instance.Unit // of the agent; nil: none is known
+	// Template is the unit file of which instances are made; empty: there is none.
+	Template string
 	// Exported is the socket of the variable USHER_SOCKET, where that decides; empty: it does not.
 	Exported string
 	// As is the product's user, by name or number, as which the socket is tried; empty: this process's.

@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/usher-agent/usher/agent/files"
 )
 
 // Variable is the variable that names the instance, where no flag does.
@@ -133,6 +135,19 @@ func (f Finder) fragment(service string) string {
 		}
 	}
 	return ""
+}
+
+// Template returns the unit file of which instances are made, usher@.service; empty: there is none.
+func (f Finder) Template() string { return f.fragment(f.program() + "@.service") }
+
+// Lodges reports whether a folder has those of the instances in it, so that no agent may have it for itself. One that
+// has had it before there were instances goes on.
+func (f Finder) Lodges(state string) bool {
+	if f.Template() == "" || filepath.Clean(state) != filepath.Clean("/var/lib/"+f.program()) {
+		return false
+	}
+	_, err := os.Lstat(f.path(files.StateFolder(state).LockFile()))
+	return isGone(err)
 }
 
 // dropIns returns the files that add to a unit, in the order in which they are read.
