@@ -1,9 +1,20 @@
 package usher
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
+
+// meant are the claims behind words of people and of the command that signs.
+var meant = map[string]string{"limit": "pools", "limits": "pools", "slots": "pools", "meter": "pools", "expires": "exp",
+	"expiry": "exp", "customer": "licensee", "id": "jti", "issuer": "iss", "issued": "iat", "not_before": "nbf",
+	"grace": "grace_seconds", "trial": "trial_seconds"}
 
 // suggestion names the known claim that is most like a name.
 func suggestion(name string) string {
+	if claim := meant[name]; slices.Contains(claimNames, claim) {
+		return fmt.Sprintf("; did you mean %q?", claim)
+	}
 	best, least := "", 3
 	for _, n := range claimNames {
 		if d := distance(name, n); d < least {
