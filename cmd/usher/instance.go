@@ -35,7 +35,7 @@ func (c *cli) findInstance(cmd *cobra.Command) error {
 			(isGone(naming.Socket()) || isStale(naming.Socket())) {
 			switch u, err := c.units.Only(); {
 			case err == nil:
-				c.unitSocket = socketOf(u)
+				c.unitSocket, c.unitFault = socketOf(u), errors.New(startIt(u))
 			case !errors.Is(err, instance.ErrNone):
 				c.unitFault = err
 			case c.units.Template() != "":
@@ -49,11 +49,12 @@ func (c *cli) findInstance(cmd *cobra.Command) error {
 		return &exit{code: exitUsage, cause: err, hint: instanceHint}
 	}
 	c.unit = u
+	if c.instance == "" && os.Getenv("USHER_SOCKET") != "" {
+		return nil
+	}
+	c.unitSocket, c.unitFault = socketOf(u), errors.New(startIt(u))
 	if known := c.units.Names(); u.Name != "" && !slices.Contains(known, u.Name) {
 		c.unitFault = notStarted(u, known)
-	}
-	if c.instance != "" || os.Getenv("USHER_SOCKET") == "" {
-		c.unitSocket = socketOf(u)
 	}
 	return nil
 }
@@ -61,6 +62,11 @@ func (c *cli) findInstance(cmd *cobra.Command) error {
 // errNoInstance is what is amiss on a host that has the package, and nothing more yet.
 var errNoInstance = errors.New("there is no instance yet: write /etc/usher/NAME.yaml, and start it: " +
 	"`systemctl enable --now usher@NAME.service`; docs/install.md has the steps")
+
+// startIt is the mend where the agent of a unit does not run.
+func startIt(u *instance.Unit) string {
+	return "start it: `systemctl start " + u.Service + "`; `usher doctor` says what keeps it from that"
+}
 
 // notStarted says that an instance is neither enabled nor running, and which ones are.
 func notStarted(u *instance.Unit, known []string) error {
@@ -79,8 +85,8 @@ func (c *cli) apart(cfg *config.Config) error {
 	}
 	return fail(exitConfig, "start an instance: `systemctl enable --now usher@NAME.service`, with "+
 		"/etc/usher/NAME.yaml (docs/install.md); or name another folder with state.dir",
-		"state folder %s has those of the instances of usher@.service in it, and an agent of its own would close it to "+
-			"them", cfg.State.Dir)
+		"state folder %s has those of the instances of usher@.service in it, and an agent of its own would close it "+
+			"to them", cfg.State.Dir)
 }
 
 // isAgentItself reports whether a command is the agent, to which the service manager gives the variables.

@@ -165,7 +165,11 @@ func TestUnknownInstance(t *testing.T) {
 	dir := t.TempDir()
 	instances(t, dir, "acme")
 	t.Setenv("USHER_SOCKET", "")
-	code, _, errs := onHost(t, dir, "--instance", "acne", "status")
+	code, _, errs := onHost(t, dir, "--instance", "acme", "status")
+	if code != exitAgentAway || !strings.Contains(errs, "hint: start it: `systemctl start usher@acme.service`") {
+		t.Errorf("%d %s", code, errs)
+	}
+	code, _, errs = onHost(t, dir, "--instance", "acne", "status")
 	if code != exitAgentAway || !strings.Contains(errs, "the instances of this host are acme") {
 		t.Errorf("%d %s", code, errs)
 	}

@@ -104,7 +104,7 @@ type cli struct {
 	units               instance.Finder // of the host
 	unit                *instance.Unit  // of the named instance; nil: none is named
 	unitSocket          string          // of the instance's agent; empty: as no instance is named
-	unitFault           error           // why it cannot be known which of several instances is meant; nil: it can
+	unitFault           error           // what is amiss where no agent answers, and its mend; nil: nothing
 	json                bool
 	stopSignals         func() // gives signals their default effect again
 	flush               func() // writes what is left of the errors
@@ -148,7 +148,8 @@ func (c *cli) explain(err error) int {
 		}
 	case errors.As(err, &problem):
 		code, hint = codeOf(problem), problem.Hint
-		if code == exitAgentAway && c.unitFault != nil {
+		gone := errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
+		if code == exitAgentAway && c.unitFault != nil && gone && c.socket == "" {
 			hint = c.unitFault.Error()
 		}
 	case errors.As(err, &bad):

@@ -152,8 +152,8 @@ func (e *exam) start() string {
 	case e.File != "":
 		return "start it: `usher agent --config " + e.File + "`"
 	case e.Template != "":
-		return "write /etc/usher/NAME.yaml for an instance, and start it: `systemctl enable --now usher@NAME.service`; " +
-			"or name another agent with --socket, --instance or USHER_SOCKET"
+		return "write /etc/usher/NAME.yaml for an instance, and start it: `systemctl enable --now " +
+			"usher@NAME.service`; or name another agent with --socket, --instance or USHER_SOCKET"
 	}
 	return "start it: `usher agent`, or name another with --socket, --instance or USHER_SOCKET"
 }
