@@ -153,11 +153,11 @@ an agent that runs as another user.`,
 			if folders {
 				return makeFolders(cfg, owner)
 			}
-			if check {
-				return c.checkConfig(cmd.Context(), cfg, src)
-			}
 			if err := c.apart(cfg); err != nil {
 				return err
+			}
+			if check {
+				return c.checkConfig(cmd.Context(), cfg, src)
 			}
 			return c.runAgent(cmd.Context(), cfg, src)
 		}}

@@ -135,6 +135,10 @@ func TestNoInstanceYet(t *testing.T) {
 			t.Errorf("%v: %d %s%s", args, code, out, errs)
 		}
 	}
+	if code, _, errs := onHost(t, dir, "agent", "--check"); code != exitConfig ||
+		!strings.Contains(errs, "state.dir") {
+		t.Errorf("agent --check: %d %s", code, errs)
+	}
 	cfg := config.Default()
 	err := (&cli{units: instance.Finder{Root: dir}}).apart(cfg)
 	var e *exit
