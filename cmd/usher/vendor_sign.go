@@ -179,6 +179,11 @@ func (c *cli) issue(o *signFlags, s *issue.Signer, keyFile string, claims *usher
 	if ledger == "" {
 		ledger = filepath.Join(filepath.Dir(keyFile), "issued.jsonl")
 	}
+	for _, id := range issue.Unissued(ledger, claims.Product, claims.Revokes) {
+		fprintf(c.errs,
+			"warning: the ledger %s has no licence %s of product %s; is the id right? The notice revokes it all "+
+				"the same\n", ledger, id, claims.Product)
+	}
 	if err := issue.Record(ledger, now, s.Anchor.KeyID, claims, doc); err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/usher-agent/usher/plugin/usher"
@@ -61,4 +62,16 @@ func appendLedger(path string, e Entry) error {
 		return fmt.Errorf("ledger %s: %w", path, err)
 	}
 	return nil
+}
+
+// Unissued returns those licences of a product that the ledger at path does not have. Where the ledger cannot be read,
+// it returns none: nothing is known then.
+func Unissued(path, product string, ids []string) []string {
+	issued, err := readLedger(path)
+	if err != nil {
+		return nil
+	}
+	return slices.DeleteFunc(slices.Clone(ids), func(id string) bool {
+		return slices.ContainsFunc(issued, func(e Entry) bool { return e.ID == id && e.Product == product })
+	})
 }
