@@ -85,7 +85,11 @@ func CheckDialect(d plugin.Dialect, s DialectSamples) []error {
 		if c.slots && s.Take == nil {
 			continue
 		}
-		out.intime(c.name, func() {
+		answers := 1
+		if !c.slots { // each call is bounded by itself, too
+			answers += len(s.Calls)
+		}
+		out.inTimeOf(answers, c.name, func() {
 			k := &dialectCheck{faults: out, dialect: d, samples: s, what: c.name, desk: NewDesk(d.System(), s.Now)}
 			if s.Prepare != nil {
 				s.Prepare(k.desk)

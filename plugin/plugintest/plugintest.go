@@ -199,7 +199,10 @@ type faults []error
 func (f *faults) add(format string, args ...any) { *f = append(*f, fmt.Errorf(format, args...)) }
 
 // intime runs f and reports whether it has returned in time and without a panic.
-func (f *faults) intime(what string, run func()) bool {
+func (f *faults) intime(what string, run func()) bool { return f.inTimeOf(1, what, run) }
+
+// inTimeOf is intime for many answers.
+func (f *faults) inTimeOf(answers int, what string, run func()) bool {
 	done := make(chan error, 1)
 	go func() {
 		defer func() {
@@ -213,7 +216,7 @@ func (f *faults) intime(what string, run func()) bool {
 	var err error
 	select {
 	case err = <-done:
-	case <-time.After(within):
+	case <-time.After(time.Duration(max(answers, 1)) * within):
 		err = errors.New("it hangs")
 	}
 	if err != nil {
