@@ -244,11 +244,7 @@ func (b *Bound) grow(ctx context.Context, pool, id string, has, want, least, ahe
 	defer p.calls.give()
 	for try := 0; ; try++ {
 		began := f.cfg.Now()
-		me, err := f.ready(ctx, false)
-		if err != nil {
-			return nil, err
-		}
-		v, q, err := f.look(ctx, name)
+		me, v, q, err := f.readyToLook(ctx, name)
 		if err != nil {
 			return nil, err
 		}
@@ -310,11 +306,7 @@ func (b *Bound) shrink(ctx context.Context, pool, id string, n int64) (*plugin.B
 	defer p.calls.give()
 	for try := 0; ; try++ {
 		began := f.cfg.Now()
-		me, err := f.ready(ctx, false)
-		if err != nil {
-			return nil, err
-		}
-		v, _, err := f.look(ctx, name)
+		me, v, _, err := f.readyToLook(ctx, name)
 		if err != nil {
 			return nil, err
 		}

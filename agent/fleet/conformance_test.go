@@ -151,12 +151,4 @@ func conformLeases(t *testing.T, ctx context.Context, s Store, do func(*Txn) *Re
 	if _, err := s.Renew(ctx, lease); !errors.Is(err, ErrLeaseGone) {
 		t.Errorf("a lease that is over: %v", err)
 	}
-	lease, _, _ = s.Grant(ctx, time.Minute)
-	do(&Txn{Then: []Op{{Put: "/c/l", Value: "z", Lease: lease}}})
-	if err := errors.Join(s.Revoke(ctx, lease), s.Revoke(ctx, lease)); err != nil {
-		t.Error(err)
-	}
-	if _, ok := do(&Txn{Then: []Op{{Get: "/c/l"}}}).one(0); ok {
-		t.Error("the key of a lease that was revoked is there")
-	}
 }

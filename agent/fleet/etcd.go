@@ -134,19 +134,6 @@ func (e *Etcd) Renew(ctx context.Context, l Lease) (time.Duration, error) {
 	return time.Duration(res.TTL) * time.Second, nil
 }
 
-// Revoke ends a lease.
-func (e *Etcd) Revoke(ctx context.Context, l Lease) error {
-	c, err := e.connected(ctx)
-	if err != nil {
-		return err
-	}
-	_, err = c.Revoke(ctx, clientv3.LeaseID(l))
-	if errors.Is(err, rpctypes.ErrLeaseNotFound) {
-		return nil
-	}
-	return err
-}
-
 // Watch tells of changes. A member without a leader ends it, so that the caller asks another.
 func (e *Etcd) Watch(ctx context.Context, prefix string, after int64) <-chan Change {
 	out := make(chan Change)

@@ -43,7 +43,7 @@ const (
 type Config struct {
 	Store  Store
 	Agent  string // the thumbprint of the agent's key: the agent's name in the fleet
-	Prefix string // of all keys; see [CheckPrefix]
+	Prefix string // of all keys; it begins and ends with a slash
 	Member Member
 	TTL    time.Duration // of the agent's lease
 	// Now is the time since boot, suspension included: the clock of the fence.
@@ -64,7 +64,6 @@ type Config struct {
 type Member struct {
 	Name    string // of the host, for people; may be empty
 	Version string
-	Labels  map[string]string
 }
 
 // Fleet is this agent's membership in a fleet.
@@ -324,7 +323,7 @@ func (f *Fleet) register(ctx context.Context, _ membership) (membership, error) 
 		return none, plugin.Transiently("%v", err)
 	}
 	me := membership{incarnation: rand.Text(), anew: first && !there}
-	me.value = text(member{me.incarnation, f.cfg.Member.Name, f.cfg.Member.Labels, f.cfg.Member.Version})
+	me.value = text(member{me.incarnation, f.cfg.Member.Name, f.cfg.Member.Version})
 	next := record{Epoch: f.cfg.Epoch, Incarnations: []string{me.incarnation}, Seen: f.lastSeen()}
 	if there {
 		next.Incarnations = []string{was.Incarnation, me.incarnation}

@@ -33,7 +33,6 @@ func (k keys) hold(id string) string    { return k.prefix + "e/" + id + "/hold" 
 func (k keys) owns(id string) string    { return k.prefix + "o/" + id }
 func (k keys) cluster() string          { return k.prefix + "c" }
 func (k keys) quarantine() string       { return k.prefix + "q" }
-func (k keys) pools() string            { return k.prefix + "p/" }
 
 func (k keys) terms(pool string) string      { return k.prefix + "p/" + pool + "/t" }
 func (k keys) total(pool string) string      { return k.prefix + "p/" + pool + "/s" }
@@ -73,10 +72,9 @@ func plainName(pool string) string {
 
 // member is the value of a/AGENT.
 type member struct {
-	Incarnation string            `json:"incarnation"`
-	Name        string            `json:"name,omitempty"` // of the host, for people
-	Labels      map[string]string `json:"labels,omitempty"`
-	Version     string            `json:"version,omitempty"`
+	Incarnation string `json:"incarnation"`
+	Name        string `json:"name,omitempty"` // of the host, for people
+	Version     string `json:"version,omitempty"`
 }
 
 // terms is the value of p/POOL/t: the lowest that a living block names.

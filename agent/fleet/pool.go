@@ -22,7 +22,6 @@ type pool struct {
 	known   bool // held is what the store has
 	restate bool // the store may be an old copy: held is the truth
 	held    held
-	mod     int64                    // the revision of the agent's key; 0: there is none
 	touched map[string]time.Duration // by block: when it was last asked for
 	terms   terms                    // as last seen
 	out     int64                    // slots in all, as last seen
@@ -117,6 +116,14 @@ func (f *Fleet) look(ctx context.Context, name string) (*view, *quarantine, erro
 	return v, &q, nil
 }
 
+// readyToLook has the membership hold, and reads a pool.
+func (f *Fleet) readyToLook(ctx context.Context, name string) (me membership, v *view, q *quarantine, err error) {
+	if me, err = f.ready(ctx, false); err == nil {
+		v, q, err = f.look(ctx, name)
+	}
+	return me, v, q, err
+}
+
 // maxTickets is how many tickets are read: the slots that those before one's own ask for are not free.
 const maxTickets = 64
 
@@ -175,10 +182,7 @@ func (f *Fleet) write(ctx context.Context, me membership, name string, v *view, 
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	p := f.pools[name]
-	p.known, p.restate, p.held, p.terms, p.out, p.mod = true, false, h, v.terms, out, res.Rev
-	if len(c.blocks) == 0 {
-		p.mod = 0
-	}
+	p.known, p.restate, p.held, p.terms, p.out = true, false, h, v.terms, out
 	if newly {
 		f.owns = owns.Pools
 	}
@@ -281,7 +285,7 @@ func (f *Fleet) settle(ctx context.Context, name string, swept bool) error {
 		}
 		if !restate && maps.Equal(blocks, v.mine.Blocks) {
 			p.known, p.held = true, held{me.incarnation, blocks, v.mine.terms}
-			p.mod, p.terms, p.out = v.mineMod, v.terms, v.total.Out
+			p.terms, p.out = v.terms, v.total.Out
 			f.mu.Unlock()
 			return nil
 		}

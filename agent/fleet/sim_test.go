@@ -305,18 +305,6 @@ func (w *way) Renew(ctx context.Context, l Lease) (time.Duration, error) {
 	})
 }
 
-func (w *way) Revoke(ctx context.Context, l Lease) error {
-	_, err := through(ctx, w, func() (struct{}, error) {
-		w.sim.mu.Lock()
-		defer w.sim.mu.Unlock()
-		if w.sim.leases[l] != nil {
-			w.sim.end(l)
-		}
-		return struct{}{}, nil
-	})
-	return err
-}
-
 func (w *way) Watch(ctx context.Context, prefix string, after int64) <-chan Change {
 	out := make(chan Change)
 	go func() {

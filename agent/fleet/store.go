@@ -17,8 +17,6 @@ type Store interface {
 	// time. Its error is ErrLeaseGone where there is none. A member that leads no more may say so for a moment: only a
 	// Txn after it proves the lease.
 	Renew(context.Context, Lease) (time.Duration, error)
-	// Revoke ends a lease and deletes its keys. It succeeds for one that is over.
-	Revoke(context.Context, Lease) error
 	// Watch tells of each change of the keys with a prefix after a revision. The channel is closed when ctx ends, and
 	// when changes are lost: then the caller reads the keys again.
 	Watch(ctx context.Context, prefix string, after int64) <-chan Change

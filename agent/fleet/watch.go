@@ -2,7 +2,6 @@ package fleet
 
 import (
 	"context"
-	"maps"
 	"strings"
 	"time"
 
@@ -111,34 +110,4 @@ func (b *Bound) content(ctx context.Context, idle map[string]int64) {
 		}
 	}
 	b.fleet.leaveTurn(ctx, func(name string, _ *pool) bool { return names[name] })
-}
-
-// Holder is an agent that has slots of a pool.
-type Holder struct {
-	Agent, Name string
-	Slots       int64
-	Lives       bool
-}
-
-// Holders returns by pool, as keys name it, who has its slots.
-func (f *Fleet) Holders(ctx context.Context) (map[string][]Holder, error) {
-	res, err := f.cfg.Store.Txn(ctx, &Txn{Then: []Op{{List: f.keys.agents()}, {List: f.keys.pools()}}})
-	if err != nil {
-		return nil, f.transient(err)
-	}
-	names := map[string]member{}
-	for _, kv := range res.Got[0] {
-		names[strings.TrimPrefix(kv.Key, f.keys.agents())], _ = read[member](kv, true)
-	}
-	out := map[string][]Holder{}
-	for _, kv := range res.Got[1] {
-		pool, agent, ok := strings.Cut(strings.TrimPrefix(kv.Key, f.keys.pools()), "/g/")
-		h, err := read[held](kv, true)
-		if !ok || err != nil {
-			continue
-		}
-		m, lives := names[agent]
-		out[pool] = append(out[pool], Holder{agent, m.Name, h.sum(), lives})
-	}
-	return maps.Clone(out), nil
 }
