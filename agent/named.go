@@ -7,10 +7,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/dialect"
 	"github.com/usher-agent/usher/agent/ops"
+	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 )
@@ -26,6 +28,7 @@ type named struct {
 	faults  map[string]string // why the file of a key is not used as it is now
 	refused string            // why the configuration was not taken over; empty: it was
 	restart []string          // keys that wait for a restart
+	last    *wire.LastReload  // that put keys in force; nil: none has since the start
 }
 
 // remember remembers the files as they are before the first is read.
@@ -156,4 +159,15 @@ func (n *named) reloaded(c *config.Config, is config.Contents, restart []string)
 	n.mu.Unlock()
 	n.tell()
 	return taken, waiting
+}
+
+// lastReload notes a reload that put keys in force. After one that put none it returns the latest that did.
+func (n *named) lastReload(r wire.Reloaded, at time.Time) *wire.LastReload {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(r.Changed) == 0 {
+		return n.last
+	}
+	n.last = &wire.LastReload{At: at.UTC(), Changed: r.Changed}
+	return nil
 }

@@ -93,6 +93,7 @@ func (a *Agent) reload() (wire.Reloaded, error) {
 		out.Files = append(out.Files, wire.RenewedFile{Key: f.Key, File: f.Path})
 	}
 	out.Changed, out.Restart = withKeys(changed, taken), withKeys(restart, waiting)
+	out.Last = a.named.lastReload(out, a.options.Now())
 	return out, nil
 }
 

@@ -475,26 +475,3 @@ type Setting struct {
 type Settings struct {
 	Settings []Setting `json:"settings"`
 }
-
-// Reloaded is the answer to POST /v1/reload.
-type Reloaded struct {
-	Changed []string `json:"changed"` // keys that are in force with their new values
-	Restart []string `json:"restart"` // changed keys that need a restart
-	// Files are the files that those of the keys name whose content has changed, and not the name.
-	Files []RenewedFile `json:"files,omitempty"`
-	// Verdict is what the verdict has turned from and to; nil: it has not.
-	Verdict *TurnedVerdict `json:"verdict,omitempty"`
-}
-
-// RenewedFile is a file with new content.
-type RenewedFile struct {
-	Key  string `json:"key"` // that names it
-	File string `json:"file"`
-}
-
-// TurnedVerdict is a change of the verdict.
-type TurnedVerdict struct {
-	From   string `json:"from"` // codes of verdicts
-	To     string `json:"to"`
-	Reason string `json:"reason"` // of the present one
-}

@@ -261,7 +261,12 @@ fault changes nothing; "usher status" warns of it until a good one is read.`,
 			if c.json {
 				return c.printJSON(r)
 			}
-			if len(r.Changed)+len(r.Restart) == 0 {
+			switch {
+			case r.Last != nil: // the agent has taken the change over by itself, as a rule
+				fprintf(c.out, "nothing has changed since the reload of %s, which put in force:\n",
+					r.Last.At.UTC().Format("2006-01-02 15:04:05 MST"))
+				r.Changed = r.Last.Changed
+			case len(r.Changed)+len(r.Restart) == 0:
 				fprintln(c.out, "nothing has changed")
 			}
 			renewed := map[string]string{}
