@@ -110,6 +110,8 @@ func (c *Config) check() []*Error {
 	k.socket()
 	k.plugins()
 	k.listeners()
+	k.groups()
+	k.policies()
 	k.fleet()
 	k.rest()
 	return k.faults

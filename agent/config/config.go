@@ -33,6 +33,8 @@ type Config struct {
 	Limits    Limits     `yaml:"limits"`
 	Plugins   []Plugin   `yaml:"plugins"`
 	Listeners []Listener `yaml:"listeners"`
+	Groups    []Group    `yaml:"groups"`
+	Policies  []Policy   `yaml:"policies"`
 	Privacy   Privacy    `yaml:"privacy"`
 	Log       Log        `yaml:"log"`
 
