@@ -194,7 +194,7 @@ func (b *Bound) keep(ctx context.Context, pool, id string) (*plugin.Block, error
 	f.mu.Lock()
 	p := f.pools[poolName(b.licence, pool)]
 	n, ok := p.held.Blocks[id]
-	known := p.known
+	known := p.known && p.held.Incarnation == me.incarnation
 	if ok {
 		p.touched[id] = began
 	}
@@ -252,6 +252,15 @@ func (b *Bound) grow(ctx context.Context, pool, id string, has, want, least, ahe
 			return nil, settling(*q, f.cfg.TTL)
 		}
 		blocks := f.mine(me, p, v)
+		if len(blocks) > 0 && !v.assumed(me) {
+			if err := f.assume(ctx, me, name, v, blocks); err != nil {
+				return nil, err
+			}
+			if err := f.again(ctx, try, v); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		if n, ok := blocks[id]; ok && (n >= want || has == 0) {
 			f.touch(p, id, began)
 			return b.block(me, began, pool, id, n) // the answer to the same request was lost

@@ -113,6 +113,15 @@ func conform(t *testing.T, s Store) {
 	if kv, _ := do(&Txn{Then: []Op{{Get: "/c/b"}}}).one(0); kv.Create != one.Rev || kv.Mod != two.Rev+1 {
 		t.Errorf("a key that was changed: %+v", kv)
 	}
+	then := do(&Txn{Then: []Op{{Delete: "/c/a"}}})
+	old := do(&Txn{Then: []Op{{Get: "/c/b", Rev: two.Rev}, {Get: "/c/a", Rev: one.Rev}, {Get: "/c/a", Rev: two.Rev},
+		{Get: "/c/a"}}})
+	if fmt.Sprint(old.Got) != fmt.Sprintf("[[{/c/b 1 %d %[1]d 0}] [] [{/c/a 2 %d %[2]d 0}] []]", one.Rev, two.Rev) {
+		t.Errorf("earlier revisions have %v", old.Got)
+	}
+	if _, err := s.Txn(ctx, &Txn{Then: []Op{{Get: "/c/a", Rev: then.Rev + 9}}}); err == nil {
+		t.Error("a revision that is to come is read")
+	}
 	conformLeases(t, ctx, s, do, changes)
 }
 

@@ -90,7 +90,7 @@ func etcdOps(ops []Op) (out []clientv3.Op) {
 	for _, o := range ops {
 		switch {
 		case o.Get != "":
-			out = append(out, clientv3.OpGet(o.Get))
+			out = append(out, clientv3.OpGet(o.Get, clientv3.WithRev(o.Rev)))
 		case o.List != "":
 			out = append(out, clientv3.OpGet(o.List, clientv3.WithPrefix(), clientv3.WithLimit(o.Most),
 				clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortAscend)))

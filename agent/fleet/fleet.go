@@ -80,7 +80,9 @@ type Fleet struct {
 	rung  chan struct{}   // closed when news comes
 	fault error           // why the membership fails; nil: it does not
 	seen  seen
-	owns  []string // the pools that the store knows this agent to have blocks of
+	marks []mark
+	until time.Duration // the last fence that a membership of this process had
+	owns  []string      // the pools that the store knows this agent to have blocks of
 	// joined says that this process has joined once.
 	joined bool
 }
@@ -97,8 +99,9 @@ type membership struct {
 
 // seen is what shows that the store is an older copy of itself.
 type seen struct {
-	Epoch string `json:"epoch"`
-	Rev   int64  `json:"rev"`
+	Epoch string  `json:"epoch"`
+	Rev   int64   `json:"rev"`
+	TTL   float64 `json:"ttl,omitempty"` // the longest fleet.ttl of any agent, in seconds
 }
 
 // New makes a Fleet. It starts nothing.
@@ -201,7 +204,7 @@ func (f *Fleet) ready(ctx context.Context, again bool) (membership, error) {
 		me, err = f.register(ctx, me)
 	}
 	f.mu.Lock()
-	f.me, f.fault = me, err
+	f.me, f.fault, f.until = me, err, max(f.until, me.until)
 	f.mu.Unlock()
 	if (err == nil) != (was == nil) || err != nil && was != nil && err.Error() != was.Error() {
 		f.cfg.OnChange(err)
@@ -293,32 +296,25 @@ func (f *Fleet) register(ctx context.Context, _ membership) (membership, error) 
 	f.mu.Unlock()
 	key := f.keys.agent(f.cfg.Agent)
 	res, err := f.cfg.Store.Txn(ctx, &Txn{Then: []Op{{Get: f.keys.cluster()}, {Get: key},
-		{Get: f.keys.evicted(f.cfg.Agent)}, {Get: f.keys.hold(f.cfg.Agent)}, {Get: f.keys.owns(f.cfg.Agent)}}})
+		{Get: f.keys.evicted(f.cfg.Agent)}, {Get: f.keys.hold(f.cfg.Agent)}, {Get: f.keys.owns(f.cfg.Agent)},
+		{Get: f.keys.longest()}}})
 	if err != nil {
 		return none, f.transient(err)
 	}
 	if err := f.sane(ctx, res); err != nil {
 		return none, err
 	}
-	if _, out := res.one(2); out {
-		return none, plugin.Transiently("an operator has put this agent out of the fleet (%s)", f.cfg.Agent)
-	}
-	if _, held := res.one(3); held {
-		return none, plugin.Transiently("an operator has put this agent out of the fleet; it may join in a moment")
+	was, err := f.admitted(res, r)
+	if err != nil {
+		return none, err
 	}
 	kv, there := res.one(1)
-	was, err := read[member](kv, there)
+	kvOwns, hasOwns := res.one(4)
+	owns, err := read[owned](kvOwns, hasOwns)
 	if err != nil {
 		return none, plugin.Transiently("%v", err)
 	}
-	if there && !slices.Contains(r.Incarnations, was.Incarnation) {
-		e := plugin.Transiently("another host, or this one before it was started again, is in the fleet with this " +
-			"agent's key; this one waits until that has gone")
-		e.Hint = "where a host was copied, give the copy a key of its own: see agent.key_file"
-		return none, e
-	}
-	kvOwns, hasOwns := res.one(4)
-	owns, err := read[owned](kvOwns, hasOwns)
+	most, err := f.longest(res)
 	if err != nil {
 		return none, plugin.Transiently("%v", err)
 	}
@@ -337,7 +333,7 @@ func (f *Fleet) register(ctx context.Context, _ membership) (membership, error) 
 		return none, f.transient(err)
 	}
 	res, err = f.cfg.Store.Txn(ctx, &Txn{If: []Is{still(key, kv.Mod), absent(f.keys.evicted(f.cfg.Agent)),
-		absent(f.keys.hold(f.cfg.Agent))}, Then: []Op{{Put: key, Value: me.value, Lease: lease}}})
+		absent(f.keys.hold(f.cfg.Agent))}, Then: append([]Op{{Put: key, Value: me.value, Lease: lease}}, most...)})
 	if err != nil {
 		return none, f.transient(err) // the lease ends by itself; if the key is there, the record has its incarnation
 	}
@@ -355,6 +351,45 @@ func (f *Fleet) register(ctx context.Context, _ membership) (membership, error) 
 	}
 	f.mu.Unlock()
 	return me, nil
+}
+
+// admitted returns what was in the fleet with this agent's key; its error says why this one may not follow it.
+func (f *Fleet) admitted(res *Result, r record) (was member, _ error) {
+	if _, out := res.one(2); out {
+		return was, plugin.Transiently("an operator has put this agent out of the fleet (%s)", f.cfg.Agent)
+	}
+	if _, held := res.one(3); held {
+		return was, plugin.Transiently("an operator has put this agent out of the fleet; it may join in a moment")
+	}
+	kv, there := res.one(1)
+	was, err := read[member](kv, there)
+	if err != nil {
+		return was, plugin.Transiently("%v", err)
+	}
+	if there && !slices.Contains(r.Incarnations, was.Incarnation) {
+		e := plugin.Transiently("another host, or this one before it was started again, is in the fleet with this " +
+			"agent's key; this one waits until that has gone")
+		e.Hint = "where a host was copied, give the copy a key of its own: see agent.key_file"
+		return was, e
+	}
+	return was, nil
+}
+
+// longest returns what has the store know the longest fleet.ttl of any agent, where this agent's is longer. It is the
+// last of what res has got.
+func (f *Fleet) longest(res *Result) ([]Op, error) {
+	most, err := read[longest](res.one(len(res.Got) - 1))
+	if err != nil {
+		return nil, err
+	}
+	own := f.cfg.TTL.Seconds()
+	f.mu.Lock()
+	f.seen.TTL = max(f.seen.TTL, most.TTL, own)
+	f.mu.Unlock()
+	if most.TTL >= own {
+		return nil, nil
+	}
+	return []Op{{Put: f.keys.longest(), Value: text(longest{own})}}, nil
 }
 
 func (f *Fleet) lastSeen() seen {

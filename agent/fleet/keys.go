@@ -23,6 +23,7 @@ import (
 //	m/METER/PERIOD/s  how many draws were taken in all
 //	m/METER/PERIOD/d/AGENT  an agent's last draw, with its token
 //	c                 the identity of the store
+//	l                 the longest fleet.ttl that an agent has had: how long a quarantine lasts
 //	q                 a quarantine; ends with its lease
 type keys struct{ prefix string }
 
@@ -32,6 +33,7 @@ func (k keys) evicted(id string) string { return k.prefix + "e/" + id }
 func (k keys) hold(id string) string    { return k.prefix + "e/" + id + "/hold" }
 func (k keys) owns(id string) string    { return k.prefix + "o/" + id }
 func (k keys) cluster() string          { return k.prefix + "c" }
+func (k keys) longest() string          { return k.prefix + "l" }
 func (k keys) quarantine() string       { return k.prefix + "q" }
 
 func (k keys) terms(pool string) string      { return k.prefix + "p/" + pool + "/t" }
@@ -92,6 +94,8 @@ type total struct {
 type held struct {
 	Incarnation string           `json:"incarnation"`
 	Blocks      map[string]int64 `json:"blocks"`
+	// TTL is the agent's fleet.ttl in seconds: for less than that it may use the blocks unseen.
+	TTL float64 `json:"ttl"`
 	terms
 }
 
@@ -100,6 +104,11 @@ func (h *held) sum() (n int64) {
 		n += b
 	}
 	return n
+}
+
+// longest is the value of l.
+type longest struct {
+	TTL float64 `json:"ttl"` // in seconds
 }
 
 // owned is the value of o/AGENT.

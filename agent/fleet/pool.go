@@ -29,6 +29,7 @@ type pool struct {
 	askedAt time.Duration
 	called  time.Duration // when idle slots were last asked of others
 	reaped  time.Duration // when the dead were last looked for
+	gone    map[string]sighting
 }
 
 // view is a pool as the store has it at one revision.
@@ -37,6 +38,7 @@ type view struct {
 	totalMod int64
 	terms    terms
 	termsMod int64
+	epochMod int64 // when the store was last found to be a new one, or an old copy
 	mine     held
 	mineMod  int64
 	first    []KV // the tickets, first made first
@@ -49,7 +51,8 @@ func (f *Fleet) named(name string) *pool {
 	defer f.mu.Unlock()
 	p := f.pools[name]
 	if p == nil {
-		p = &pool{calls: make(turn, 1), touched: map[string]time.Duration{}, held: held{Blocks: map[string]int64{}}}
+		p = &pool{calls: make(turn, 1), touched: map[string]time.Duration{},
+			held: held{Blocks: map[string]int64{}}, gone: map[string]sighting{}}
 		f.pools[name] = p
 	}
 	return p
@@ -90,9 +93,13 @@ func (f *Fleet) look(ctx context.Context, name string) (*view, *quarantine, erro
 	if err := f.sane(ctx, res); err != nil {
 		return nil, nil, err
 	}
-	v := &view{rev: res.Rev}
+	kv, ok := res.one(0)
+	if is, _ := read[identity](kv, ok); is.Epoch != f.lastSeen().Epoch {
+		return f.look(ctx, name) // this agent has just begun a quarantine, which is not in what was read
+	}
+	v := &view{rev: res.Rev, epochMod: kv.Mod}
 	var errs [4]error
-	kv, ok := res.one(2)
+	kv, ok = res.one(2)
 	v.total, errs[0] = read[total](kv, ok)
 	v.totalMod = kv.Mod
 	kv, ok = res.one(3)
@@ -148,10 +155,11 @@ func sum(blocks map[string]int64) (n int64) {
 // must live, and with grows there must be no quarantine.
 func (f *Fleet) write(ctx context.Context, me membership, name string, v *view, c change, grows bool) (
 	done bool, err error) {
-	h := held{Incarnation: me.incarnation, Blocks: c.blocks, terms: c.terms}
+	h := held{Incarnation: me.incarnation, Blocks: c.blocks, TTL: f.cfg.TTL.Seconds(), terms: c.terms}
 	out := v.out(c.blocks)
 	is := []Is{has(f.keys.agent(f.cfg.Agent), me.value), still(f.keys.total(name), v.totalMod),
-		still(f.keys.block(name, f.cfg.Agent), v.mineMod), still(f.keys.terms(name), v.termsMod)}
+		still(f.keys.block(name, f.cfg.Agent), v.mineMod), still(f.keys.terms(name), v.termsMod),
+		still(f.keys.cluster(), v.epochMod)}
 	if grows {
 		is = append(is, absent(f.keys.quarantine()))
 	}
@@ -190,6 +198,29 @@ func (f *Fleet) write(ctx context.Context, me membership, name string, v *view, 
 	return true, nil
 }
 
+// assumed reports whether the store names this membership for the agent's blocks. Before one may be used it must: who
+// takes a dead agent's blocks over sees by that whether the agent has been back since.
+func (v *view) assumed(me membership) bool {
+	return len(v.mine.Blocks) == 0 && v.mineMod == 0 || v.mine.Incarnation == me.incarnation && v.mineMod >= v.epochMod
+}
+
+// assume has the store name this membership for the agent's blocks.
+func (f *Fleet) assume(ctx context.Context, me membership, name string, v *view, blocks map[string]int64) error {
+	f.mu.Lock()
+	terms := f.pools[name].namedTerms(v)
+	f.mu.Unlock()
+	_, err := f.write(ctx, me, name, v, change{blocks: blocks, terms: terms}, false)
+	return err
+}
+
+// namedTerms returns the terms that the agent's blocks name. The fleet's mu is held.
+func (p *pool) namedTerms(v *view) terms {
+	if v.mineMod < v.epochMod {
+		return p.held.terms
+	}
+	return v.mine.terms
+}
+
 // owning returns the pools of which the agent will have blocks, and whether the store is to hear of it. That it has
 // none any more of a pool is not worth a write.
 func (f *Fleet) owning(name string, has bool) (owned, bool) {
@@ -202,8 +233,8 @@ func (f *Fleet) owning(name string, has bool) (owned, bool) {
 }
 
 // mine returns the blocks that the agent goes on with, given those that the store has: none where this process began
-// without a former one that could have used them, its own where the store is an old copy, and none that nobody has
-// asked for within a lease's time.
+// without a former one that could have used them, those that it knows where the store is an old copy, and none that
+// nobody has asked for within a lease's time.
 func (f *Fleet) mine(me membership, p *pool, v *view) map[string]int64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -213,8 +244,10 @@ func (f *Fleet) mine(me membership, p *pool, v *view) map[string]int64 {
 	}
 	now := f.cfg.Now()
 	switch {
-	case p.restate && p.held.Incarnation != "":
-		out = maps.Clone(p.held.Blocks)
+	case v.mineMod < v.epochMod:
+		if out = maps.Clone(p.held.Blocks); out == nil {
+			out = map[string]int64{}
+		}
 	case p.held.Incarnation == "" && me.anew && v.mine.Incarnation != me.incarnation:
 		clear(out)
 	}
@@ -279,12 +312,10 @@ func (f *Fleet) settle(ctx context.Context, name string, swept bool) error {
 		}
 		blocks := f.mine(me, p, v)
 		f.mu.Lock()
-		restate, terms := p.restate, v.mine.terms
-		if restate {
-			terms = p.held.terms
-		}
-		if !restate && maps.Equal(blocks, v.mine.Blocks) {
-			p.known, p.held = true, held{me.incarnation, blocks, v.mine.terms}
+		terms := p.namedTerms(v)
+		if maps.Equal(blocks, v.mine.Blocks) && v.assumed(me) {
+			p.known, p.restate, p.held = true, false, v.mine
+			p.held.Incarnation, p.held.Blocks = me.incarnation, blocks
 			p.terms, p.out = v.terms, v.total.Out
 			f.mu.Unlock()
 			return nil

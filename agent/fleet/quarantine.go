@@ -44,17 +44,27 @@ func (f *Fleet) sane(ctx context.Context, res *Result) error {
 		f.note(is.Epoch, res.Rev)
 		return nil
 	}
-	return f.quarantine(ctx, kv, res.Cluster, reason)
+	is.Cluster = res.Cluster
+	return f.quarantine(ctx, kv, is, reason)
 }
 
 // quarantine begins one.
-func (f *Fleet) quarantine(ctx context.Context, kv KV, cluster uint64, reason string) error {
-	lease, _, err := f.cfg.Store.Grant(ctx, f.cfg.TTL)
+func (f *Fleet) quarantine(ctx context.Context, kv KV, is identity, reason string) error {
+	is.Epoch = rand.Text()
+	res, err := f.cfg.Store.Txn(ctx, &Txn{Then: []Op{{Get: f.keys.longest()}}})
 	if err != nil {
 		return f.transient(err)
 	}
-	is := identity{Epoch: rand.Text(), Cluster: cluster}
-	res, err := f.cfg.Store.Txn(ctx, &Txn{If: []Is{still(f.keys.cluster(), kv.Mod)}, Then: []Op{
+	most, err := read[longest](res.one(0))
+	if err != nil {
+		return plugin.Transiently("%v", err)
+	}
+	lasts := time.Duration(max(most.TTL, f.lastSeen().TTL, f.cfg.TTL.Seconds()) * float64(time.Second))
+	lease, _, err := f.cfg.Store.Grant(ctx, lasts)
+	if err != nil {
+		return f.transient(err)
+	}
+	res, err = f.cfg.Store.Txn(ctx, &Txn{If: []Is{still(f.keys.cluster(), kv.Mod)}, Then: []Op{
 		{Put: f.keys.cluster(), Value: text(is)},
 		{Put: f.keys.quarantine(), Value: text(quarantine{is.Epoch, reason}), Lease: lease}}})
 	if err != nil {
@@ -64,22 +74,29 @@ func (f *Fleet) quarantine(ctx context.Context, kv KV, cluster uint64, reason st
 		return plugin.Transiently("%s; another agent has seen it too", reason)
 	}
 	f.cfg.Log.Warn("nobody gets more slots of the fleet until all agents have stated theirs", "reason", reason,
-		"for", f.cfg.TTL)
+		"for", lasts)
 	f.note(is.Epoch, res.Rev)
 	return nil
 }
 
-// note takes note of what was seen of the store. After another epoch, every pool's blocks are stated again.
+// note takes note of what was seen of the store. After another epoch, every pool's blocks are stated again, unless the
+// fence is over: then others may have had them before the store became an old copy.
 func (f *Fleet) note(epoch string, rev int64) {
+	now := f.cfg.Now()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.seen.Epoch != epoch {
 		for _, p := range f.pools {
 			p.known, p.restate = false, true
+			if now >= f.until {
+				p.held = held{Blocks: map[string]int64{}}
+			}
+			clear(p.gone)
 		}
-		f.seen = seen{Epoch: epoch}
+		f.seen, f.marks = seen{Epoch: epoch, TTL: f.seen.TTL}, nil
 	}
 	f.seen.Rev = max(f.seen.Rev, rev)
+	f.mark(rev, now)
 }
 
 // settling is the answer while a quarantine lasts.

@@ -13,17 +13,18 @@ import (
 // sim is a store as etcd is one, in memory and on the time of a bubble: revisions, leases, watches that lag, and the
 // faults that a cluster has. Its clock is the leader's.
 type sim struct {
-	mu      sync.Mutex // guards all below
-	cluster uint64
-	rev     int64
-	kvs     map[string]KV
-	leases  map[Lease]*simLease
-	next    Lease
-	log     []Change // of all revisions since compacted
-	changed chan struct{}
-	gone    int64 // watches before this revision have been compacted away
-	down    bool  // no quorum
-	writes  int
+	mu        sync.Mutex // guards all below
+	cluster   uint64
+	rev       int64
+	kvs       map[string]KV
+	leases    map[Lease]*simLease
+	next      Lease
+	log       []Change // of all revisions after compacted
+	changed   chan struct{}
+	compacted int64 // what was before this revision is not known any more
+	copy      int   // how often it was restored
+	down      bool  // no quorum
+	writes    int
 }
 
 type simLease struct {
@@ -116,6 +117,13 @@ func (s *sim) txn(t *Txn) (*Result, error) {
 			return nil, errors.New("etcdserver: requested lease not found")
 		}
 	}
+	for _, o := range ops {
+		if o.Rev > s.rev {
+			return nil, errors.New("etcdserver: mvcc: required revision is a future revision")
+		} else if o.Rev > 0 && o.Rev < s.compacted {
+			return nil, errors.New("etcdserver: mvcc: required revision has been compacted")
+		}
+	}
 	out := &Result{Done: done, Cluster: s.cluster}
 	wrote := false
 	write := func() {
@@ -129,7 +137,7 @@ func (s *sim) txn(t *Txn) (*Result, error) {
 		switch {
 		case o.Get != "":
 			var got []KV
-			if kv, ok := s.kvs[o.Get]; ok {
+			if kv, ok := s.at(o.Get, o.Rev); ok {
 				got = append(got, kv)
 			}
 			out.Got = append(out.Got, got)
@@ -172,6 +180,30 @@ func (s *sim) txn(t *Txn) (*Result, error) {
 	return out, nil
 }
 
+// at returns a key as of a revision; 0: as it is. mu is held.
+func (s *sim) at(key string, rev int64) (kv KV, ok bool) {
+	if rev == 0 {
+		kv, ok = s.kvs[key]
+		return kv, ok
+	}
+	for _, c := range s.log {
+		if c.Key == key && c.Mod <= rev {
+			kv, ok = c.KV, !c.Deleted
+		}
+	}
+	return kv, ok
+}
+
+// compact forgets what was before the revision that holds, but for the keys that there are.
+func (s *sim) compact() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.compacted, s.log = s.rev, nil
+	for _, k := range slices.Sorted(maps.Keys(s.kvs)) {
+		s.log = append(s.log, Change{s.kvs[k], false})
+	}
+}
+
 // snapshot and restore are a backup. A restored one has another cluster id.
 func (s *sim) snapshot() *sim {
 	s.mu.Lock()
@@ -192,7 +224,11 @@ func (s *sim) restore(c *sim) {
 	for id, l := range c.leases { // a new leader gives each lease its whole time
 		s.leases[id] = &simLease{l.ttl, time.Now().Add(l.ttl)}
 	}
-	s.log, s.gone = nil, s.rev+1<<40
+	s.copy++
+	s.compacted, s.log = s.rev, nil
+	for _, k := range slices.Sorted(maps.Keys(s.kvs)) {
+		s.log = append(s.log, Change{s.kvs[k], false})
+	}
 	s.tell()
 }
 
@@ -309,9 +345,12 @@ func (w *way) Watch(ctx context.Context, prefix string, after int64) <-chan Chan
 	out := make(chan Change)
 	go func() {
 		defer close(out)
+		w.sim.mu.Lock()
+		copy := w.sim.copy
+		w.sim.mu.Unlock()
 		for seen := after; ; {
 			w.sim.mu.Lock()
-			if seen < w.sim.gone {
+			if seen+1 < w.sim.compacted || copy != w.sim.copy {
 				w.sim.mu.Unlock()
 				return
 			}

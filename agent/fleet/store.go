@@ -46,6 +46,7 @@ type Is struct {
 // Op is one step of a transaction. Exactly one of Get, List, Put and Delete is set.
 type Op struct {
 	Get    string
+	Rev    int64  // of Get: as of this revision; 0: as it is. One that was compacted away, or is to come, is an error
 	List   string // a prefix: its keys, those that were made first first
 	Most   int64  // of List; 0: all
 	Put    string
