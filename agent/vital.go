@@ -34,14 +34,17 @@ func (o *opening) openVitals(socket *api.Socket) {
 		Movers: map[string]vitals.Mover{"desk": o.desk, "verdict": o.court},
 		Parts: []vitals.Part{
 			{Name: "runtime", Look: f.runtime.Look, Mend: func() error {
-				_, err := f.runtime.Restore()
+				made, err := f.runtime.Restore()
+				o.restored(made)
 				return err
 			}},
 			{Name: "state", Look: func() error { return cmp.Or(f.state.Look(), f.keyFile.Gone()) }, Mend: func() error {
-				if _, err := f.state.Restore(); err != nil {
-					return err
+				made, err := f.state.Restore()
+				if err == nil {
+					err = errors.Join(f.keyFile.Restore(o.key), o.signer.Attestations.Restore())
 				}
-				return errors.Join(f.keyFile.Restore(o.key), o.signer.Attestations.Restore())
+				o.restored(made) // behind the key: a start with a journal and no key would not know whose it is
+				return err
 			}},
 			{Name: "seal", Look: o.lookAtSeals, Mend: o.mendSeals},
 			{Name: "journal", Look: o.desk.Unwell},
@@ -49,6 +52,13 @@ func (o *opening) openVitals(socket *api.Socket) {
 			{Name: "dialect", Look: o.dialects.Look, Mend: func() error { return o.dialects.Mend(f.state.Look()) }},
 		}})
 	o.running.task("vitals", o.vitals.Run)
+}
+
+// restored has the journals of a folder that was made again begun anew at once: what must last is denied until then.
+func (o *opening) restored(made bool) {
+	if made {
+		o.desk.LookAtJournals()
+	}
 }
 
 // lookAtSeals says which sealed files are gone.

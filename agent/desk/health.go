@@ -95,6 +95,13 @@ type health struct {
 	pause  [2]time.Duration
 }
 
+// hurry has the next look try to make journals well, however short a time ago the last try was.
+func (h *health) hurry() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.next, h.pause = [2]time.Time{}, [2]time.Duration{}
+}
+
 // Unwell says why journals are not well; nil: they are. What is to be kept in one is denied meanwhile.
 func (d *Desk) Unwell() error {
 	if d.store == nil {

@@ -1,10 +1,12 @@
 package desk
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
@@ -189,5 +191,44 @@ func TestLostInAnyOrder(t *testing.T) {
 		if got := fmt.Sprint(k.inUse("streams"), k.inUse("renders")); got != want {
 			t.Fatalf("seed %d: after a restart %s are in use, want %s", seed, got, want)
 		}
+	}
+}
+
+// A journal whose folder cannot be used is tried again after longer and longer pauses. When the folder is mended, the
+// next look does not wait for the pause to pass.
+func TestFolderIsMendedInAPause(t *testing.T) {
+	k := openKept(t)
+	gone := errors.New("the folder is gone")
+	k.store.locked = func(bool) error { return gone }
+	for range 5 {
+		k.again()
+	}
+	if _, _, d := k.get(enforcer.Acquire{Pool: "streams", Lifetime: enforcer.LifetimeHeld}); d == nil ||
+		d.Code != enforcer.Storage || k.Unwell() == nil {
+		t.Fatalf("without a folder: %v, %v", d, k.Unwell())
+	}
+	k.store.locked = func(bool) error { return nil }
+	k.drop("state")
+	k.make("state")
+	k.store.look(k.Desk)
+	if k.Unwell() == nil {
+		t.Fatal("there is no pause")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	k.LookAtJournals()
+	go func() { done <- k.RunJournals(ctx) }()
+	deadline := time.Now().Add(time.Minute)
+	for k.Unwell() != nil && time.Now().Before(deadline) {
+		runtime.Gosched()
+	}
+	cancel()
+	if err := <-done; err != nil || k.Unwell() != nil {
+		t.Fatalf("the folder is mended: %v, %v", err, k.Unwell())
+	}
+	id := k.mustGet("streams", enforcer.LifetimeHeld)
+	k.restart(false, false)
+	if _, held := k.Lease(id); !held {
+		t.Error("what was granted then is lost")
 	}
 }

@@ -29,7 +29,8 @@ type store struct {
 	placed           bool          // meta is written
 	was              Place         // where the runtime's leases of before were granted
 	mark             enforcer.Mark // as it was kept last when the store was opened
-	due              chan struct{}
+	due              chan struct{} // capacity 1: see wake
+	nudged           chan struct{} // capacity 1: see Desk.LookAtJournals
 	// how long unconfirmed leases had left when the store was opened
 	doubts map[enforcer.LeaseID]time.Duration
 	mixed  bool          // of what was found, not all are leases of a time to live without labels and data
@@ -96,7 +97,7 @@ func journalled(ev enforcer.Event) bool { return ev.Durable() && ev.Kind != enfo
 func openStore(runtimeDir, stateDir string, sealed *seals.Seals, core *enforcer.Enforcer,
 	now func(enforcer.Mark) time.Time,
 	log *slog.Logger) (s *store, err error) {
-	s = &store{log: log, due: make(chan struct{}, 1), seals: sealed, held: map[enforcer.LeaseID]struct{}{},
+	s = &store{log: log, due: make(chan struct{}, 1), nudged: make(chan struct{}, 1), seals: sealed, held: map[enforcer.LeaseID]struct{}{},
 		locked: func(bool) error { return nil }}
 	for i := range s.touched {
 		s.touched[i].wake = make(chan struct{}, 1)
@@ -119,9 +120,15 @@ func openStore(runtimeDir, stateDir string, sealed *seals.Seals, core *enforcer.
 	// This is not written: the next recovery comes to the same.
 	into.resumeHoldOffs(now(into.mark))
 	s.forgetHoldOffs(core)
+	if err := s.mendPast(stateDir, runtimeDir); err != nil {
+		return s, err
+	}
 	into.ready = now(into.mark).Add(readingTime(filepath.Join(runtimeDir, seals.RuntimeJournal)))
 	if s.runtime, err = s.open(runtimeDir, seals.RuntimeJournal, false, into); err != nil {
 		return s, err
+	}
+	if s.past() && into.was.Boot == "" {
+		into.was.Boot = earlier
 	}
 	if sealed != nil {
 		s.withheld = sealed.Withheld(omitted)
@@ -244,6 +251,18 @@ const presentEvery = time.Second
 // have left, until ctx ends. Call it beside Run.
 func (d *Desk) RunJournals(ctx context.Context) error { return d.store.run(ctx, d) }
 
+// LookAtJournals has RunJournals see at once whether the journals are well, and begin those anew that are not: a folder
+// of theirs has just been mended. It waits for nothing.
+func (d *Desk) LookAtJournals() {
+	if d.store == nil {
+		return
+	}
+	select {
+	case d.store.nudged <- struct{}{}:
+	default:
+	}
+}
+
 // run is RunJournals.
 func (s *store) run(ctx context.Context, d *Desk) error {
 	tick := time.NewTicker(presentEvery)
@@ -256,6 +275,9 @@ func (s *store) run(ctx context.Context, d *Desk) error {
 			return nil
 		case <-s.due:
 			s.compact(d)
+		case <-s.nudged:
+			s.health.hurry()
+			s.look(d)
 		case <-tick.C:
 			now := d.boot()
 			s.look(d)

@@ -78,7 +78,11 @@ func (s *store) open(dir, name string, sync bool, into *replay) (*journal.Journa
 	if err != nil {
 		return j, err
 	}
-	if r.TornBytes > 0 {
+	switch {
+	case r.TornBytes > 0 && !sync && s.past():
+		s.log.Warn("the end of the runtime folder's journal was lost, as by a power cut; it is of an earlier start of "+
+			"the host, whose leases are over in any case", "journal", filepath.Join(dir, name), "bytes", r.TornBytes)
+	case r.TornBytes > 0:
 		s.log.Warn("a crash has cut the journal's last record off; it was never acknowledged", "journal",
 			filepath.Join(dir, name), "bytes", r.TornBytes)
 	}

@@ -29,6 +29,14 @@ func (v *Vault) Extents(name string) (want []Extent, listed bool) {
 	return want, true
 }
 
+// Past reports whether a journal is of another start of the host, and was not sealed in this one.
+func (v *Vault) Past(name string) bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	e := v.m.Files[name]
+	return e != nil && e.Past
+}
+
 // SealJournal lists a journal's beginning in the manifest, and keeps a copy of its gist; nil: the copy stays as it is.
 func (v *Vault) SealJournal(name string, x Extent, gist []byte) error {
 	v.mu.Lock()

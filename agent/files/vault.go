@@ -54,6 +54,9 @@ type VaultConfig struct {
 	Boot string
 	// Volatile says that the folder does not outlive the host, so that no write waits for the disk.
 	Volatile bool
+	// Past says that the folder was last used in another start of the host, and names its sealed files. Whatever lies
+	// there is of that start, or what a power cut has left of it: it means nothing, and no fault of it is a finding.
+	Past Earlier // optional
 	// Sealed says that this agent's key has sealed the folder before, whatever lies in it now.
 	Sealed bool
 	Now    func() time.Time
@@ -108,6 +111,7 @@ type entry struct {
 	// the first generation names as its predecessor.
 	Plain     []byte          `json:"plain,omitempty"`
 	Announced bool            `json:"announced,omitempty"`
+	Past      bool            `json:"past,omitempty"` // of another start of the host: see VaultConfig.Past
 	Copy      json.RawMessage `json:"copy,omitempty"`
 	// Of a journal: the digest of its first Size bytes, and of those of the file that will take its place.
 	Journal *Extent `json:"journal,omitempty"`
@@ -140,6 +144,13 @@ func OpenVault(c VaultConfig, earlier Earlier) (*Vault, error) {
 		return nil, fmt.Errorf("manifest of the state: %w", err)
 	default:
 		v.read(b)
+	}
+	if past := slices.Concat(c.Past.Files, c.Past.Journals); len(past) > 0 && (v.fresh || v.lost) {
+		v.m, v.fresh, v.lost, v.stale = manifest{Files: map[string]*entry{}}, true, false, true
+		clear(v.told)
+		for _, name := range past {
+			v.m.Files[name] = &entry{Announced: true, Past: true, Plain: []byte(rand.Text())}
+		}
 	}
 	if v.stale {
 		// A full disk must not stop the start. The next start makes the same findings.
@@ -298,7 +309,7 @@ func (v *Vault) judge(name string, file []byte, there bool) (c Content) {
 	if e != nil && e.Generation == 0 && !e.Announced && bytes.Equal(digest(file), e.Plain) {
 		return Content{Body: file}
 	}
-	if len(file) == 0 {
+	if len(file) == 0 && (e == nil || !e.Past) {
 		c.Fault = FaultEmpty
 		return c
 	}
@@ -306,6 +317,8 @@ func (v *Vault) judge(name string, file []byte, there bool) (c Content) {
 	switch {
 	// it means nothing any more
 	case proved && s.Boot != v.cfg.Boot && s.Name == name && (e == nil || e.Announced):
+		return Content{}
+	case !proved && e != nil && e.Past: // a power cut may have left anything of it
 		return Content{}
 	case has && !proved && s.Key != v.cfg.Key.id:
 		c.Fault = FaultForeign

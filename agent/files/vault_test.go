@@ -385,6 +385,40 @@ func TestVaultOfAnotherBoot(t *testing.T) {
 	}
 }
 
+// A power cut leaves anything of a folder that nothing was synced in. Where the folder is known to be of another start
+// of the host, that is no finding, and the next start of the agent in this one knows so too.
+func TestVaultAfterAPowerCut(t *testing.T) {
+	for what, left := range map[string][]byte{"nothing": {}, "zeros": make([]byte, 100), "half": []byte(`{"files":{`)} {
+		dir := t.TempDir()
+		of := func(id string, past Earlier) func(*VaultConfig) {
+			return func(c *VaultConfig) { c.Boot, c.Volatile, c.Past = id, true, past }
+		}
+		v := vaultIn(t, dir, false, of("one", Earlier{}))
+		save(t, v, "a.json", `{"a":1}`)
+		put(t, dir, manifestName, left)
+		put(t, dir, "a.json", left)
+		past := Earlier{Files: []string{"a.json"}, Journals: []string{"j"}}
+		for range 2 { // the second is not told, for the caller has noted the start of the host by then
+			v = vaultIn(t, dir, false, of("two", past))
+			past = Earlier{}
+			c := load(t, v, "a.json")
+			if _, listed := v.Extents("j"); c.Body != nil || c.Fault != "" || !listed || !v.Past("j") ||
+				len(v.Findings()) != 0 || !v.Lost().IsZero() {
+				t.Errorf("%s is left: %+v, journal listed %v, past %v, %v", what, c, listed, v.Past("j"), v.Findings())
+			}
+		}
+		save(t, v, "a.json", `{"a":2}`)
+		if err := v.SealJournal("j", Extent{}, nil); err != nil {
+			t.Fatal(err)
+		}
+		put(t, dir, "a.json", left)
+		v = vaultIn(t, dir, false, of("two", Earlier{}))
+		if c := load(t, v, "a.json"); c.Fault == "" || v.Past("j") {
+			t.Errorf("%s is left of what this start has sealed: %+v, past %v", what, c, v.Past("j"))
+		}
+	}
+}
+
 func TestVaultKnowsJournals(t *testing.T) {
 	dir := t.TempDir()
 	v := vaultIn(t, dir, false, nil)

@@ -122,12 +122,15 @@ func (s *Seals) OpenRuntime(dir string) (err error) {
 	if !known && s.State.Lost().IsZero() {
 		earlier = files.Earlier{Files: []string{BlocksFile}, Journals: []string{RuntimeJournal}}
 	}
-	s.Runtime, err = files.OpenVault(files.VaultConfig{Dir: dir, Manifest: runtimeManifest, Key: s.key,
-		Boot: clock.BootID(), Volatile: true, Now: s.now}, earlier)
-	if err != nil {
+	is := runtimeAnchor{Boot: clock.BootID(), Dir: dir}
+	c := files.VaultConfig{Dir: dir, Manifest: runtimeManifest, Key: s.key, Boot: is.Boot, Volatile: true, Now: s.now}
+	// A folder in memory is empty then. One on a disk is as it was, or as a power cut has left it.
+	if known && was.Dir == is.Dir && was.Boot != "" && is.Boot != "" && was.Boot != is.Boot {
+		c.Past = files.Earlier{Files: []string{BlocksFile, FleetFile}, Journals: []string{RuntimeJournal}}
+	}
+	if s.Runtime, err = files.OpenVault(c, earlier); err != nil {
 		return err
 	}
-	is := runtimeAnchor{Boot: clock.BootID(), Dir: dir}
 	has := s.Runtime.Fact(runtimeFact, &is.ID)
 	if known && !was.Closed && was.Boot == is.Boot && was.Dir == is.Dir && s.Runtime.Lost().IsZero() {
 		switch {
