@@ -14,7 +14,6 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
-	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 )
@@ -102,12 +101,6 @@ func decode(w http.ResponseWriter, r *http.Request, into any, mayBeEmpty bool) *
 	if !isJSON(r.Header.Get("Content-Type")) {
 		return badRequest("Content-Type", "send Content-Type: application/json (curl --json does)",
 			"the Content-Type is %q, and only application/json is read", plugin.Short(r.Header.Get("Content-Type")))
-	}
-	if r, ok := into.(*wire.AcquireRequest); ok {
-		if a, plain := plainAcquire(bytes.TrimSpace(b)); plain { // the commonest one
-			r.Pool, r.N, r.TTLSeconds = string(a.pool), new(a.n), float64(a.seconds)
-			return nil
-		}
 	}
 	if jsontext.Value(b).Kind() != '{' {
 		return badRequest("", "send a JSON object", "the body is not a JSON object")

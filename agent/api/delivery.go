@@ -24,6 +24,23 @@ type unread struct {
 // expect says that the last write ends with the answer of a grant. u says how to take it back.
 func (c *conn) expect(u unread) { c.swapUnread(u) }
 
+// answers says that the next write ends with the answer of a grant, which is taken back unless the write succeeds. u
+// says how.
+func (c *conn) answers(u unread) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.next = u
+}
+
+// ended says that a lease is over, by a caller that had read its id: its answer is not looked at any more.
+func (c *conn) ended(id enforcer.LeaseID) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.unread.undo != nil && c.unread.lease == id {
+		c.unread = unread{}
+	}
+}
+
 // swapUnread sets what is unread, and returns what was.
 func (c *conn) swapUnread(to unread) unread {
 	c.mu.Lock()
@@ -57,8 +74,17 @@ func (c *conn) prove() error {
 // proved takes note of a write. A write that succeeds shows that the other end had not closed: when prove found nothing
 // unread before, it was read.
 func (c *conn) proved(n int, err error) {
+	c.mu.Lock()
 	if n > 0 || err == nil {
-		c.swapUnread(unread{})
+		c.unread = unread{}
+	}
+	next := c.next
+	if c.next = (unread{}); err == nil && next.undo != nil {
+		c.unread = next
+	}
+	c.mu.Unlock()
+	if err != nil && next.undo != nil {
+		next.undo(next.lease)
 	}
 }
 
@@ -72,7 +98,13 @@ func (c *conn) heard(err error) {
 // settle undoes a grant whose answer was not read, before the agent closes the connection. It waits for an end that is
 // still there until it has read or closed, or the agent ends.
 func (c *conn) settle() {
-	was := c.swapUnread(unread{})
+	c.mu.Lock()
+	was, never := c.unread, c.next
+	c.unread, c.next = unread{}, unread{}
+	c.mu.Unlock()
+	if never.undo != nil { // its answer was not written
+		never.undo(never.lease)
+	}
 	if was.undo == nil {
 		return
 	}

@@ -251,12 +251,13 @@ func FuzzHTTPBody(f *testing.F) {
 	}
 	f.Add([]byte(`{"pool":"a"}`), "text/plain; charset=\"")
 	s := New(configOf(echo{}))
+	k := &conn{peer: peer{uid: 7}}
 	post := func(body []byte, kind string, length int64) *httptest.ResponseRecorder {
 		r := httptest.NewRequest("POST", "/v1/leases", io.NopCloser(bytes.NewReader(body)))
 		r.ContentLength = length
 		r.Header = http.Header{"Content-Type": {kind}}
 		w := httptest.NewRecorder()
-		s.handler.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), peerKey{}, &peer{uid: 7})))
+		s.handler.ServeHTTP(w, r.WithContext(withConn(r.Context(), k)))
 		return w
 	}
 	f.Fuzz(func(t *testing.T, body []byte, kind string) {

@@ -21,7 +21,7 @@ func holdOff(v float64) (*time.Duration, *enforcer.Denial) {
 
 // holdOffOf reads the query parameter hold_off_seconds; nil: there is none.
 func holdOffOf(c *call) (*time.Duration, *enforcer.Denial) {
-	if !c.req.URL.Query().Has("hold_off_seconds") {
+	if c.req.URL.RawQuery == "" || !c.req.URL.Query().Has("hold_off_seconds") {
 		return nil, nil
 	}
 	text := c.req.URL.Query().Get("hold_off_seconds")

@@ -111,6 +111,9 @@ func seconds(field string, v float64) (time.Duration, *enforcer.Denial) {
 }
 
 func (s *Server) acquire(c *call) {
+	if s.plainAcquire(c) {
+		return
+	}
 	var in wire.AcquireRequest
 	d := decode(c, c.req, &in, false)
 	var r *enforcer.Acquire
@@ -141,12 +144,17 @@ func (s *Server) acquire(c *call) {
 		s.answerDenial(c, d)
 		return
 	}
+	s.answerAcquire(c, g, s.token(g.Lease, in.Nonce), func(id enforcer.LeaseID) { s.undoLease(id, r.Caller) })
+}
+
+// answerAcquire answers an acquire with its grant, and takes that back with undo unless the answer is delivered.
+func (s *Server) answerAcquire(c *call, g Grant, token string, undo func(enforcer.LeaseID)) {
 	status := http.StatusCreated
 	if g.Replayed {
 		status = http.StatusOK
 	}
 	shape := s.leaseShape(g.Lease)
-	shape.Token = s.token(g.Lease, in.Nonce)
+	shape.Token = token
 	err := c.look(g)
 	if err == nil {
 		c.Header()["Location"] = []string{"/v1/leases/" + g.ID.String()}
@@ -158,10 +166,9 @@ func (s *Server) acquire(c *call) {
 	if errors.Is(err, errLate) || !undoable(g.Lease) {
 		return
 	}
-	undo := func(id enforcer.LeaseID) { s.undoLease(id, r.Caller) }
-	if k := c.conn(); err != nil {
+	if err != nil {
 		undo(g.ID)
-	} else if k != nil {
+	} else if k := c.connection; k != nil {
 		k.expect(unread{g.ID, undo, true})
 	}
 }
@@ -172,7 +179,7 @@ func (s *Server) acquireBy(ctx context.Context, c *call, r *enforcer.Acquire, pi
 		return s.slots.Acquire(ctx, r)
 	}
 	var sent io.Closer
-	if k := c.conn(); k != nil {
+	if k := c.connection; k != nil {
 		sent = k.takeSent()
 	}
 	return s.slots.AcquireFor(ctx, r, pid, sent)
@@ -181,19 +188,13 @@ func (s *Server) acquireBy(ctx context.Context, c *call, r *enforcer.Acquire, pi
 // errLate says that a grant was over before it was answered. The caller has its denial.
 var errLate = errors.New("the grant is over")
 
-// conn is the connection of a call; nil: it is none of this server's.
-func (c *call) conn() *conn {
-	k, _ := c.req.Context().Value(connKey{}).(*conn)
-	return k
-}
-
 // look looks at a grant right before its answer: see [Grant]. It answers one that is over with the denial, and returns
 // errLate.
 func (c *call) look(g Grant) error {
 	if g.Late == nil {
 		return nil
 	}
-	if k := c.conn(); k != nil { // so that nothing is waited for between the look and the write
+	if k := c.connection; k != nil { // so that nothing is waited for between the look and the write
 		if err := k.prove(); err != nil {
 			return err
 		}
@@ -214,6 +215,9 @@ func (c *call) lookAgain(g Grant) {
 
 // leaseID reads the id in the path.
 func leaseID(c *call) (enforcer.LeaseID, *enforcer.Denial) {
+	if c.lease != (enforcer.LeaseID{}) {
+		return c.lease, nil
+	}
 	id, ok := enforcer.ParseLeaseID(c.req.PathValue("id"))
 	if !ok {
 		return id, badRequest("id", "give it as the acquire answered it",
@@ -271,7 +275,12 @@ func (s *Server) renew(c *call) {
 
 func (s *Server) release(c *call) {
 	id, d := leaseID(c)
-	q := &enforcer.Release{ID: id, Caller: c.peer.caller(c.admin)}
+	q := &enforcer.Release{}
+	if x := c.commonest(); x != nil {
+		q = &x.giveUp
+		*q = enforcer.Release{Room: &x.room}
+	}
+	q.ID, q.Caller = id, c.peer.caller(c.admin)
 	if d == nil {
 		q.Force, d = flag(c, "force")
 	}
@@ -284,6 +293,9 @@ func (s *Server) release(c *call) {
 	if d != nil {
 		s.answerDenial(c, d)
 		return
+	}
+	if c.connection != nil {
+		c.connection.ended(id)
 	}
 	c.WriteHeader(http.StatusNoContent)
 }

@@ -155,6 +155,9 @@ func poolShape(p enforcer.PoolStatus, to *peer, admin bool) wire.Pool {
 
 // flag reads a query parameter that is true or false.
 func flag(c *call, name string) (bool, *enforcer.Denial) {
+	if c.req.URL.RawQuery == "" {
+		return false, nil
+	}
 	v := c.req.URL.Query().Get(name)
 	if v == "" {
 		return false, nil

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 
 	"github.com/usher-agent/usher/client/wire"
@@ -19,6 +20,29 @@ func (r *Rules) rights(p *peer) *rights {
 	out := &rights{rules: r, admin: r.admin(p)}
 	out.allowed = out.admin || r.allowed(p)
 	return out
+}
+
+// hashed reports whether a rule names an executable by its hash: that is looked at with each call, for a process may
+// become another program.
+func (r *Rules) hashed() bool {
+	hash := func(r Rule) bool { return r.ExeSHA256 != "" }
+	return slices.ContainsFunc(r.Allow, hash) || slices.ContainsFunc(r.Admin, hash)
+}
+
+// rightsOf returns what a caller may do by the rules in force. k is its connection, which remembers it; nil: none does.
+func (s *Server) rightsOf(k *conn, p *peer) *rights {
+	now := s.rules.Load()
+	if k == nil {
+		return now.rights(p)
+	}
+	if was := k.rights.Load(); was != nil && was.rules == now {
+		return was
+	}
+	r := now.rights(p)
+	if !now.hashed() {
+		k.rights.Store(r)
+	}
+	return r
 }
 
 // same reports whether two peers may do the same.

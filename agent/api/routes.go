@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"runtime/debug"
@@ -23,12 +24,13 @@ const (
 // call is one call of one caller.
 type call struct {
 	http.ResponseWriter
-	req    *http.Request
-	peer   *peer
-	admin  bool
-	rights *rights
-
-	server *Server
+	req        *http.Request
+	peer       *peer
+	connection *conn // nil: it is none of this server's
+	admin      bool
+	rights     *rights
+	lease      enforcer.LeaseID // that the path names, where that has been read; else zero
+	server     *Server
 }
 
 type route struct {
@@ -92,7 +94,9 @@ func (s *Server) routes(metrics http.Handler) http.Handler {
 	mux := http.NewServeMux()
 	methods := map[string][]string{}
 	add := func(r route) {
-		mux.HandleFunc(r.method+" "+r.path, func(w http.ResponseWriter, req *http.Request) { s.guard(r, w, req) })
+		mux.HandleFunc(r.method+" "+r.path, func(w http.ResponseWriter, req *http.Request) {
+			s.guard(&r, enforcer.LeaseID{}, w, req)
+		})
 		methods[r.path] = append(methods[r.path], r.method)
 	}
 	for _, r := range table {
@@ -114,24 +118,36 @@ func (s *Server) routes(metrics http.Handler) http.Handler {
 			Detail: fmt.Sprintf("there is no route %s", plugin.Short(r.URL.Path)),
 			Hint:   "docs/api.md lists the routes; they begin with /v1/"})
 	})
-	return mux
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if r, id := commonRoute(req); r != nil {
+			s.guard(r, id, w, req)
+			return
+		}
+		mux.ServeHTTP(w, req)
+	})
 }
 
-// guard lets a caller through to a route, or says why not.
-func (s *Server) guard(r route, w http.ResponseWriter, req *http.Request) {
-	p, ok := req.Context().Value(peerKey{}).(*peer)
+// guard lets a caller through to a route, or says why not. id is the lease that the path names, where that is known;
+// else zero.
+func (s *Server) guard(r *route, id enforcer.LeaseID, w http.ResponseWriter, req *http.Request) {
+	k, _ := req.Context().Value(connKey{}).(*conn)
+	p, ok := peerOf(req.Context(), k)
 	if !ok {
 		s.answerDenial(w, &enforcer.Denial{Code: enforcer.Forbidden, Detail: "nothing vouches for the caller"})
 		return
 	}
-	defer func() { s.recovered(w, r.method+" "+r.path, recover()) }()
+	defer func() {
+		if e := recover(); e != nil {
+			s.recovered(w, r.method+" "+r.path, e)
+		}
+	}()
 	// No browser has business here; a lured one would say where it comes from.
-	if req.Header.Get("Origin") != "" || req.Header.Get("Sec-Fetch-Site") != "" {
+	if first(req.Header["Origin"]) != "" || first(req.Header["Sec-Fetch-Site"]) != "" {
 		s.answerDenial(w, &enforcer.Denial{Code: enforcer.Forbidden, Detail: "calls from web pages are refused"})
 		return
 	}
-	may := s.rules.Load().rights(p)
-	c := &call{w, req, p, may.admin, may, s}
+	may := s.rightsOf(k, p)
+	c := &call{w, req, p, k, may.admin, may, id, s}
 	switch {
 	case r.access == anyone:
 	case r.access == admin && !c.admin:
@@ -153,6 +169,15 @@ func notAllowed(p *peer) *enforcer.Denial {
 	}
 	return &enforcer.Denial{Code: enforcer.Forbidden,
 		Detail: fmt.Sprintf("uid %d with %s is not allowed to call", p.uid, exe), Hint: "add a rule under socket.allow"}
+}
+
+// peerOf returns the caller of a request. k is the request's connection; nil: it is none of this server's.
+func peerOf(ctx context.Context, k *conn) (*peer, bool) {
+	if k != nil {
+		return &k.peer, true
+	}
+	p, ok := ctx.Value(peerKey{}).(*peer)
+	return p, ok
 }
 
 // recovered answers a call that ended in a panic e; nil: it did not.

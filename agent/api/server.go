@@ -324,11 +324,14 @@ type conn struct {
 	inner *tls.Conn // nil: there is no TLS around it
 	leave func()
 
-	ending <-chan struct{} // closed when the listener ends; nil: never
-	reset  atomic.Bool     // the other end closed without having read all
+	ending    <-chan struct{}        // closed when the listener ends; nil: never
+	reset     atomic.Bool            // the other end closed without having read all
+	rights    atomic.Pointer[rights] // by the rules that rightsOf saw last; nil: by none yet
+	commonest *commonest             // of HTTP; nil: there was no such call yet
 
 	mu     sync.Mutex // guards all below
 	unread unread
+	next   unread    // the next write ends with it
 	sent   io.Closer // made of the control message beside the first byte; nil: nothing
 }
 
@@ -395,7 +398,7 @@ type (
 
 // withConn returns the context of a connection's requests.
 func withConn(ctx context.Context, c *conn) context.Context {
-	return context.WithValue(context.WithValue(ctx, connKey{}, c), peerKey{}, &c.peer)
+	return context.WithValue(context.WithValue(ctx, peerKey{}, &c.peer), connKey{}, c)
 }
 
 // connQueue is the listener that http.Server accepts from.
