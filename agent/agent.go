@@ -16,6 +16,7 @@ import (
 	"github.com/usher-agent/usher/agent/denials"
 	"github.com/usher-agent/usher/agent/desk"
 	"github.com/usher-agent/usher/agent/dialect"
+	"github.com/usher-agent/usher/agent/fleet"
 	"github.com/usher-agent/usher/agent/holders"
 	"github.com/usher-agent/usher/agent/identity"
 	"github.com/usher-agent/usher/agent/ops"
@@ -61,7 +62,7 @@ type Agent struct {
 	court    *court.Court
 	duties   *upstreams.Duties // and the pulse that meets them
 	requests *upstreams.Requests
-	shares   *shares.Keeper
+	sharing
 	server   *api.Server
 	dialects *dialect.Dialects
 }
@@ -74,6 +75,12 @@ type observers struct {
 	plugins plugins.Plugins
 	reports *reports.Reports
 	denials []*denials.Tally
+}
+
+// sharing is what gives this agent its part of a site's pools.
+type sharing struct {
+	shares *shares.Keeper
+	fleet  *fleet.Fleet // nil: the configuration names none
 }
 
 // vital is what the agent cannot do without, and what watches it.

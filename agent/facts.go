@@ -141,7 +141,7 @@ func (a *Agent) snapshot() metrics.Snapshot {
 		RevokedStillAlive: a.sessions.Registry.RevokedAlive(), Draining: a.desk.Draining(), Contacts: contacts,
 		ClockBehind: timing.Behind, ClockAhead: timing.Ahead, StateFree: freeBytes(a.settings().State.Dir),
 		Plugins: a.plugins.Up(), Tampered: a.seals.Tampered(), Unfit: a.vitals.Unfit(),
-		LogDropped: a.options.LogDropped()}
+		LogDropped: a.options.LogDropped(), Fleet: a.fleetMetrics()}
 }
 
 // liveHolders counts the leases by what tells that their holder is gone.

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/usher-agent/usher/agent/clock"
 	"github.com/usher-agent/usher/agent/config"
@@ -17,6 +18,7 @@ import (
 	"github.com/usher-agent/usher/agent/seals"
 	"github.com/usher-agent/usher/agent/shares"
 	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/metrics"
 	"github.com/usher-agent/usher/plugin"
 )
 
@@ -34,6 +36,7 @@ func (o *opening) openFleet(c *shares.Config) error {
 		way = nil
 	}
 	store := fleet.Dial(cfg.Endpoints, cfg.User, password, way)
+	o.metrics.WithFleet(texts(fleet.Kinds), texts(fleet.Outcomes), texts(fleet.Faults))
 	o.running.closing(store.Close)
 	record := seals.Sealed(o.seals.Runtime, seals.Nothing)
 	path := filepath.Join(o.cfg.State.RuntimeDir, seals.FleetFile)
@@ -41,10 +44,12 @@ func (o *opening) openFleet(c *shares.Config) error {
 	if name == "" {
 		name, _ = os.Hostname()
 	}
-	f, err := fleet.New(fleet.Config{Store: store, Agent: o.keyID, Prefix: cfg.Prefix, TTL: cfg.TTL.Duration(),
+	o.fleet, err = fleet.New(fleet.Config{Store: store, Agent: o.keyID, Prefix: cfg.Prefix, TTL: cfg.TTL.Duration(),
 		Member: fleet.Member{Name: name, Version: o.options.Version}, Now: clock.Fence, Epoch: clock.Epoch(),
 		Load: func() ([]byte, error) { return absentIsNothing(record.Read(path)) },
 		Save: func(b []byte) error { return record.Write(path, b) }, Time: o.desk.Counted, Log: o.log,
+		Observer: fleetObserver{o.metrics}, OnDrain: func() { o.shares.Nudge() },
+		InUse: func(pool string) int64 { return o.poolDemand(pool).InUse },
 		OnChange: func(err error) {
 			if err != nil {
 				o.log.Warn("the agent is not in the fleet; retrying", "reason", err)
@@ -55,7 +60,7 @@ func (o *opening) openFleet(c *shares.Config) error {
 	if err != nil {
 		return configured(fmt.Errorf("fleet: %w", err))
 	}
-	shared := func(pool string) bool { return len(cfg.Pools) == 0 || slices.Contains(cfg.Pools, pool) }
+	f, shared := o.fleet, func(pool string) bool { return isFleets(cfg, pool) }
 	c.Fleet = func(l *enforcer.License, document []byte, b plugin.Budgeter, d plugin.Drawer) (
 		plugin.Budgeter, plugin.Drawer) {
 		var up plugin.Upstream
@@ -105,4 +110,49 @@ func fleetWay(c *config.Config) (password string, way *tls.Config, err error) {
 		way.Certificates = []tls.Certificate{cert}
 	}
 	return password, way, nil
+}
+
+// isFleets reports whether a pool or meter of a site is the fleet's.
+func isFleets(cfg config.Fleet, pool string) bool {
+	return len(cfg.Endpoints) > 0 && (len(cfg.Pools) == 0 || slices.Contains(cfg.Pools, pool))
+}
+
+// fleetDrains reports whether an operator has this host give its idle slots of a pool back to the fleet.
+func (a *Agent) fleetDrains(pool string) bool {
+	return a.fleet != nil && a.fleet.Drained() && isFleets(a.settings().Fleet, pool)
+}
+
+// fleetObserver counts what happens in a fleet.
+type fleetObserver struct{ *metrics.Metrics }
+
+func (o fleetObserver) Called(kind fleet.Kind, outcome fleet.Outcome, took time.Duration) {
+	o.FleetCalled(string(kind), string(outcome), took)
+}
+
+func (o fleetObserver) Failed(f fleet.Fault) { o.FleetFailed(string(f)) }
+
+func (o fleetObserver) Reaped(slots int64) { o.FleetReaped(slots) }
+
+func (o fleetObserver) WatchEnded() { o.FleetWatchEnded() }
+
+// fleetMetrics is what the metrics have of the fleet; nil: there is none.
+func (a *Agent) fleetMetrics() *metrics.Fleet {
+	if a.fleet == nil {
+		return nil
+	}
+	s := a.fleet.Standing()
+	out := &metrics.Fleet{State: string(s.State), States: texts(fleet.States), Fence: s.Fence, Members: s.Members,
+		Quarantine: s.State == fleet.StateQuarantine, CutOff: s.Cut}
+	for _, p := range s.Pools {
+		out.Pools = append(out.Pools, metrics.FleetPool{Pool: p.Pool, Slots: p.Slots, Out: p.Out, Limit: p.Limit})
+	}
+	return out
+}
+
+// texts returns the values of a closed set as text.
+func texts[T ~string](set []T) (out []string) {
+	for _, v := range set {
+		out = append(out, string(v))
+	}
+	return out
 }

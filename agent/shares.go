@@ -54,7 +54,7 @@ func (a *Agent) poolDemand(pool string) shares.PoolDemand {
 		return shares.PoolDemand{}
 	}
 	return shares.PoolDemand{InUse: p.InUse, Waiting: p.Waiting, Capacity: int64(p.Budget.Plus(p.Overage)),
-		Draining: a.desk.Draining()}
+		Draining: a.desk.Draining() || a.fleetDrains(pool)}
 }
 
 // meterDemand says what is asked of a meter.

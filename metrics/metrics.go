@@ -48,6 +48,7 @@ type Snapshot struct {
 	Unfit      map[string]bool // whether each vital part is not as it must be
 	LogDropped uint64          // lines that the log's output did not take
 	Draining   bool            // an operator has the agent grant nothing new
+	Fleet      *Fleet          // nil: the configuration names none
 }
 
 // Contact is one duty of the licence in force towards its upstream.
@@ -69,6 +70,7 @@ type Metrics struct {
 	emergencies prometheus.Counter
 	reloadOK    prometheus.Gauge
 	reloadAt    prometheus.Gauge
+	fleet       *fleetCounts // nil: the configuration names none
 	// pools has the counts of each pool that a verdict has named. The map is never changed.
 	pools atomic.Pointer[map[string]*poolCounts]
 	mu    sync.Mutex // one verdict at a time

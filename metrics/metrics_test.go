@@ -44,6 +44,9 @@ func full() *Metrics {
 				StateFree: 1 << 30, ClockBehind: time.Second, Plugins: map[string]bool{"acme": true, "other": false},
 				Tampered: map[string]bool{"upstream.json": true, "draws.json": false},
 				Unfit:    map[string]bool{"socket": true, "state": false}, LogDropped: 7,
+				Fleet: &Fleet{State: "member", States: []string{"joining", "member"}, Fence: 20 * time.Second,
+					Members: 3,
+					Pools:   []FleetPool{{"streams", 2, 5, 8}, {"streams", 1, 1, 4}}},
 				Draining: true, ClockAhead: 48 * time.Hour, RevokedStillAlive: 1,
 				Contacts: map[string]Contact{
 					"check_in": {Last: at, Period: 7 * 24 * time.Hour, Next: at.Add(6 * 24 * time.Hour),
@@ -66,6 +69,11 @@ func full() *Metrics {
 	m.UpstreamCalled("check_in", "transient", at)
 	m.Reloaded(true, at)
 	m.EmergencyBegan()
+	m.WithFleet([]string{"change"}, []string{"done", "conflict"}, []string{"refused"})
+	m.FleetCalled("change", "conflict", 2*time.Millisecond)
+	m.FleetFailed("refused")
+	m.FleetReaped(3)
+	m.FleetWatchEnded()
 	return m
 }
 

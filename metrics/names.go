@@ -9,8 +9,8 @@ var fqName = regexp.MustCompile(`fqName: "([^"]+)"`)
 
 // Names returns the name of every metric of Usher's own, sorted.
 func Names() []string {
-	out := slices.Clone(counted)
-	for _, d := range all {
+	out := slices.Concat(counted, fleetCounted)
+	for _, d := range slices.Concat(all, fleetDescs) {
 		out = append(out, fqName.FindStringSubmatch(d.String())[1])
 	}
 	slices.Sort(out)

@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"math"
+	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -101,7 +102,7 @@ var (
 )
 
 func (s *state) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range all {
+	for _, d := range slices.Concat(all, fleetDescs) {
 		ch <- d
 	}
 }
@@ -124,6 +125,7 @@ func (s *state) Collect(ch chan<- prometheus.Metric) {
 	set(descAlive, float64(snap.RevokedStillAlive))
 	collectContacts(snap.Contacts, set)
 	set(descDrain, one(snap.Draining))
+	collectFleet(snap.Fleet, set)
 	set(descAhead, snap.ClockAhead.Seconds())
 	set(descClock, snap.ClockBehind.Seconds())
 	set(descMatch, v.Match.Score())

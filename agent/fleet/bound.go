@@ -31,6 +31,7 @@ func (f *Fleet) For(l *enforcer.License, document []byte, own plugin.Budgeter,
 	for name, n := range l.SitePools() {
 		if shared(name) {
 			b.limits[name] = int64(n)
+			f.calls(poolName(l, name), name)
 		}
 	}
 	if len(b.limits) == 0 {
@@ -271,6 +272,13 @@ func (b *Bound) grow(ctx context.Context, pool, id string, has, want, least, ahe
 		free := v.free(f.keys.ticket(name, f.cfg.Agent), limit-v.out(blocks))
 		need := want - ahead
 		take := min(want-blocks[id], free)
+		if f.Drained() {
+			if has > 0 {
+				f.touch(p, id, began)
+				return b.block(me, began, pool, id, blocks[id])
+			}
+			return nil, drainedError(pool)
+		}
 		if take <= 0 || has == 0 && take < least {
 			if f.bury(ctx, me, name, p, v) {
 				continue
@@ -370,7 +378,7 @@ func (b *Bound) lowest(ctx context.Context, name string, v *view, own int64) int
 		return own
 	}
 	f := b.fleet
-	res, err := f.cfg.Store.Txn(ctx, &Txn{Then: []Op{{List: f.keys.blocks(name)}}})
+	res, err := f.cfg.Store.Txn(ctx, &Txn{Kind: KindTerms, Then: []Op{{List: f.keys.blocks(name)}}})
 	if err != nil {
 		return v.terms.Limit
 	}
@@ -385,7 +393,7 @@ func (b *Bound) lowest(ctx context.Context, name string, v *view, own int64) int
 	if lowest.Limit <= v.terms.Limit {
 		return v.terms.Limit
 	}
-	up, err := f.cfg.Store.Txn(ctx, &Txn{If: []Is{still(f.keys.terms(name), v.termsMod),
+	up, err := f.cfg.Store.Txn(ctx, &Txn{Kind: KindTerms, If: []Is{still(f.keys.terms(name), v.termsMod),
 		{Prefix: f.keys.blocks(name), Unchanged: res.Rev}},
 		Then: []Op{{Put: f.keys.terms(name), Value: text(lowest)}}})
 	if err != nil || !up.Done {

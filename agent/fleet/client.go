@@ -16,10 +16,22 @@ const (
 
 // Dial makes a client of etcd's members. It connects when it is used. tlsConfig is for addresses with https.
 func Dial(endpoints []string, user, password string, tlsConfig *tls.Config) *Etcd {
-	return &Etcd{making: make(turn, 1),
-		config: clientv3.Config{Endpoints: endpoints, Username: user, Password: password,
-			TLS: tlsConfig, DialTimeout: dialWithin, DialKeepAliveTime: pingEvery, DialKeepAliveTimeout: pingEvery,
-			Logger: zap.NewNop()}}
+	e := &Etcd{making: make(turn, 1)}
+	e.config.Store(&clientv3.Config{Endpoints: endpoints, Username: user, Password: password,
+		TLS: tlsConfig, DialTimeout: dialWithin, DialKeepAliveTime: pingEvery, DialKeepAliveTimeout: pingEvery,
+		Logger: zap.NewNop()})
+	return e
+}
+
+// Use has all calls from now on use a renewed password and renewed certificates. Calls under way end with an error that
+// may pass.
+func (e *Etcd) Use(password string, tlsConfig *tls.Config) {
+	next := *e.config.Load()
+	next.Password, next.TLS = password, tlsConfig
+	e.config.Store(&next)
+	if c := e.client.Swap(nil); c != nil {
+		c.Close()
+	}
 }
 
 // Close ends the connections.

@@ -70,8 +70,9 @@ func (d *Drawer) Draw(ctx context.Context, r *plugin.Draw) (*plugin.Drawn, error
 		if err != nil {
 			return nil, err
 		}
-		res, err := f.cfg.Store.Txn(ctx, &Txn{Then: []Op{{Get: f.keys.cluster()}, {Get: f.keys.quarantine()},
-			{Get: totalKey}, {Get: ownKey}}})
+		res, err := f.cfg.Store.Txn(ctx,
+			&Txn{Kind: KindRead, Then: []Op{{Get: f.keys.cluster()}, {Get: f.keys.quarantine()},
+				{Get: totalKey}, {Get: ownKey}}})
 		if err != nil {
 			return nil, f.transient(err)
 		}
@@ -108,7 +109,7 @@ func (d *Drawer) Draw(ctx context.Context, r *plugin.Draw) (*plugin.Drawn, error
 				Reason: "all draws of " + r.Meter + " have been taken in this period by the hosts of the fleet"}
 		}
 		next := lastDraw{Token: r.Token, N: n, Sum: own.Sum + n}
-		res, err = f.cfg.Store.Txn(ctx, &Txn{If: []Is{has(f.keys.agent(f.cfg.Agent), me.value),
+		res, err = f.cfg.Store.Txn(ctx, &Txn{Kind: KindDraw, If: []Is{has(f.keys.agent(f.cfg.Agent), me.value),
 			absent(f.keys.quarantine()), still(totalKey, totalKV.Mod), still(ownKey, ownKV.Mod)},
 			Then: []Op{{Put: totalKey, Value: text(drawn{sum.Drawn + n})}, {Put: ownKey, Value: text(next)}}})
 		if err != nil {

@@ -3,7 +3,6 @@ package fleet
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -13,7 +12,7 @@ import (
 
 // Etcd is etcd as a Store, by its API v3.
 type Etcd struct {
-	config clientv3.Config
+	config atomic.Pointer[clientv3.Config]
 
 	making turn // for the making of the client, which asks etcd where there is a password
 	client atomic.Pointer[clientv3.Client]
@@ -34,15 +33,26 @@ func (e *Etcd) connected(ctx context.Context) (*clientv3.Client, error) {
 	made := make(chan error, 1)
 	go func() { // it cannot be cut off, and ends within DialTimeout
 		defer e.making.give()
-		c, err := clientv3.New(e.config)
-		if err == nil {
-			e.client.Store(c)
+		for {
+			config := e.config.Load()
+			c, err := clientv3.New(*config)
+			if err == nil {
+				e.client.Store(c)
+				if e.config.Load() != config && e.client.CompareAndSwap(c, nil) {
+					c.Close() // of what was renewed meanwhile
+					continue
+				}
+			}
+			made <- err
+			return
 		}
-		made <- err
 	}()
 	select {
 	case err := <-made:
-		return e.client.Load(), err
+		if c := e.client.Load(); c != nil || err != nil {
+			return c, err
+		}
+		return nil, errRenewed
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -134,6 +144,25 @@ func (e *Etcd) Renew(ctx context.Context, l Lease) (time.Duration, error) {
 	return time.Duration(res.TTL) * time.Second, nil
 }
 
+// errRenewed is the error of a call that comes while a renewed password or certificate is taken.
+var errRenewed = errors.New("the way to etcd was renewed just now")
+
+// Left returns for how long a lease lives on if nobody renews it.
+func (e *Etcd) Left(ctx context.Context, l Lease) (time.Duration, error) {
+	c, err := e.connected(ctx)
+	if err != nil {
+		return 0, err
+	}
+	res, err := c.TimeToLive(ctx, clientv3.LeaseID(l))
+	switch {
+	case err != nil:
+		return 0, err
+	case res.TTL <= 0:
+		return 0, ErrLeaseGone
+	}
+	return time.Duration(res.TTL) * time.Second, nil
+}
+
 // Watch tells of changes. A member without a leader ends it, so that the caller asks another.
 func (e *Etcd) Watch(ctx context.Context, prefix string, after int64) <-chan Change {
 	out := make(chan Change)
@@ -161,25 +190,4 @@ func (e *Etcd) Watch(ctx context.Context, prefix string, after int64) <-chan Cha
 		}
 	}()
 	return out
-}
-
-// Fault returns what is wrong with the store, in words, and the mend.
-func Fault(err error) (reason, hint string) {
-	switch {
-	case errors.Is(err, rpctypes.ErrNoSpace):
-		return "etcd is out of quota (NOSPACE), and takes no writes",
-			"compact and defragment etcd, then disarm the alarm: etcdctl alarm disarm"
-	case errors.Is(err, rpctypes.ErrPermissionDenied):
-		return "etcd refuses the agent's user: " + err.Error(),
-			"give the agent's role the prefix of fleet.prefix; see docs/fleet.md"
-	case errors.Is(err, rpctypes.ErrAuthFailed), errors.Is(err, rpctypes.ErrUserEmpty),
-		errors.Is(err, rpctypes.ErrInvalidAuthToken), errors.Is(err, rpctypes.ErrAuthOldRevision):
-		return "etcd does not accept the agent's user: " + err.Error(), "check fleet.user and fleet.password_file"
-	case errors.Is(err, rpctypes.ErrNoLeader), errors.Is(err, rpctypes.ErrTimeoutDueToLeaderFail),
-		errors.Is(err, rpctypes.ErrTimeoutDueToConnectionLost), errors.Is(err, rpctypes.ErrLeaderChanged):
-		return "etcd has no leader: " + err.Error(), "see etcdctl endpoint status --cluster"
-	case errors.Is(err, context.DeadlineExceeded):
-		return "etcd has not answered in time", "check the members of fleet.endpoints, their disks and the way there"
-	}
-	return fmt.Sprintf("etcd cannot be asked: %v", err), "check fleet.endpoints and fleet.tls"
 }

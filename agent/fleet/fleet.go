@@ -55,7 +55,11 @@ type Config struct {
 	Save func([]byte) error
 	// Licence time, as far as it is proved, by which meters reset.
 	Time     func() time.Time
-	OnChange func(error)  // told when the membership is lost, regained or fails otherwise; optional
+	OnChange func(error) // told when the membership is lost, regained or fails otherwise; optional
+	OnDrain  func()      // told when an operator has the agent drained, or ends that; optional
+	// InUse returns how many slots of a pool are held here, or draws of a meter taken; optional.
+	InUse    func(pool string) int64
+	Observer Observer     // optional
 	Log      *slog.Logger // optional
 	Jitter   func() float64
 }
@@ -68,8 +72,9 @@ type Member struct {
 
 // Fleet is this agent's membership in a fleet.
 type Fleet struct {
-	cfg  Config
-	keys keys
+	cfg   Config
+	store Store // whose calls cfg.Store counts
+	keys  keys
 
 	beat turn // for the calls of one registration or heartbeat
 
@@ -85,6 +90,10 @@ type Fleet struct {
 	owns  []string      // the pools that the store knows this agent to have blocks of
 	// joined says that this process has joined once.
 	joined bool
+	standing
+
+	beats chan struct{} // capacity 1: look at once
+	asks  chan struct{} // capacity 1: say how many slots are held
 }
 
 // membership is one registration of this agent.
@@ -118,8 +127,19 @@ func New(c Config) (*Fleet, error) {
 	if c.TTL == 0 {
 		c.TTL = DefaultTTL
 	}
-	f := &Fleet{cfg: c, keys: keys{c.Prefix}, pools: map[string]*pool{}, news: map[string]word{},
-		rung: make(chan struct{}), beat: make(turn, 1)}
+	if c.OnDrain == nil {
+		c.OnDrain = func() {}
+	}
+	if c.InUse == nil {
+		c.InUse = func(string) int64 { return 0 }
+	}
+	if c.Observer == nil {
+		c.Observer = nobody{}
+	}
+	f := &Fleet{cfg: c, store: c.Store, keys: keys{c.Prefix}, pools: map[string]*pool{}, news: map[string]word{},
+		rung: make(chan struct{}), beat: make(turn, 1), beats: make(chan struct{}, 1), asks: make(chan struct{}, 1)}
+	f.names = map[string]string{}
+	f.cfg.Store = counted{c.Store, c.Observer, &f.pace, c.Now}
 	if c.TTL < MinTTL {
 		return nil, fmt.Errorf("the agent's lease of %s is too short: it must be at least %s", enforcer.Span(c.TTL),
 			enforcer.Span(MinTTL))
@@ -157,6 +177,7 @@ func (f *Fleet) Run(ctx context.Context) error {
 	tries := 0
 	for {
 		_, err := f.ready(ctx, true)
+		f.notice(ctx, err)
 		wait := time.Duration(float64(f.cfg.TTL) / 3 * (0.9 + 0.2*f.cfg.Jitter()))
 		if err != nil {
 			wait = min(wait, time.Duration(f.cfg.Jitter()*float64(250*time.Millisecond<<min(tries, 8)))+
@@ -168,6 +189,7 @@ func (f *Fleet) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-f.beats:
 		case <-time.After(wait):
 		}
 	}
@@ -205,6 +227,9 @@ func (f *Fleet) ready(ctx context.Context, again bool) (membership, error) {
 	}
 	f.mu.Lock()
 	f.me, f.fault, f.until = me, err, max(f.until, me.until)
+	if err == nil {
+		f.why = ""
+	}
 	f.mu.Unlock()
 	if (err == nil) != (was == nil) || err != nil && was != nil && err.Error() != was.Error() {
 		f.cfg.OnChange(err)
@@ -224,8 +249,10 @@ func (f *Fleet) renew(ctx context.Context, me membership) (membership, error) {
 		return me, f.transient(err)
 	}
 	names, gets := f.termsInUse()
-	res, err := f.cfg.Store.Txn(ctx, &Txn{If: []Is{has(f.keys.agent(f.cfg.Agent), me.value)},
-		Then: append([]Op{{Get: f.keys.cluster()}}, gets...), Else: []Op{{Get: f.keys.cluster()}}})
+	gets = append(append([]Op{{Get: f.keys.cluster()}}, gets...), Op{Get: f.keys.drained(f.cfg.Agent)},
+		Op{Get: f.keys.quarantine()})
+	res, err := f.cfg.Store.Txn(ctx, &Txn{Kind: KindBeat, If: []Is{has(f.keys.agent(f.cfg.Agent), me.value)},
+		Then: gets, Else: []Op{{Get: f.keys.cluster()}}})
 	if err != nil {
 		return me, f.transient(err)
 	}
@@ -244,6 +271,7 @@ func (f *Fleet) renew(ctx context.Context, me membership) (membership, error) {
 			f.told(name, t, out.Out)
 		}
 	}
+	f.orders(res, len(gets)-2)
 	me.until = fence(sent, min(ttl, f.cfg.TTL))
 	return me, nil
 }
@@ -295,10 +323,11 @@ func (f *Fleet) register(ctx context.Context, _ membership) (membership, error) 
 	}
 	f.mu.Unlock()
 	key := f.keys.agent(f.cfg.Agent)
-	res, err := f.cfg.Store.Txn(ctx, &Txn{Then: []Op{{Get: f.keys.cluster()}, {Get: key},
+	res, err := f.cfg.Store.Txn(ctx, &Txn{Kind: KindJoin, Then: []Op{{Get: f.keys.cluster()}, {Get: key},
 		{Get: f.keys.evicted(f.cfg.Agent)}, {Get: f.keys.hold(f.cfg.Agent)}, {Get: f.keys.owns(f.cfg.Agent)},
-		{Get: f.keys.longest()}}})
+		{Get: f.keys.drained(f.cfg.Agent)}, {Get: f.keys.quarantine()}, {Get: f.keys.longest()}}})
 	if err != nil {
+		f.stands("")
 		return none, f.transient(err)
 	}
 	if err := f.sane(ctx, res); err != nil {
@@ -319,7 +348,7 @@ func (f *Fleet) register(ctx context.Context, _ membership) (membership, error) 
 		return none, plugin.Transiently("%v", err)
 	}
 	me := membership{incarnation: rand.Text(), anew: first && !there}
-	me.value = text(member{me.incarnation, f.cfg.Member.Name, f.cfg.Member.Version})
+	me.value = text(member{me.incarnation, f.cfg.Member.Name, f.cfg.Member.Version, f.cfg.TTL.Seconds()})
 	next := record{Epoch: f.cfg.Epoch, Incarnations: []string{me.incarnation}, Seen: f.lastSeen()}
 	if there {
 		next.Incarnations = []string{was.Incarnation, me.incarnation}
@@ -332,8 +361,9 @@ func (f *Fleet) register(ctx context.Context, _ membership) (membership, error) 
 	if err != nil {
 		return none, f.transient(err)
 	}
-	res, err = f.cfg.Store.Txn(ctx, &Txn{If: []Is{still(key, kv.Mod), absent(f.keys.evicted(f.cfg.Agent)),
-		absent(f.keys.hold(f.cfg.Agent))}, Then: append([]Op{{Put: key, Value: me.value, Lease: lease}}, most...)})
+	res, err = f.cfg.Store.Txn(ctx,
+		&Txn{Kind: KindJoin, If: []Is{still(key, kv.Mod), absent(f.keys.evicted(f.cfg.Agent)),
+			absent(f.keys.hold(f.cfg.Agent))}, Then: append([]Op{{Put: key, Value: me.value, Lease: lease}}, most...)})
 	if err != nil {
 		return none, f.transient(err) // the lease ends by itself; if the key is there, the record has its incarnation
 	}
@@ -355,11 +385,14 @@ func (f *Fleet) register(ctx context.Context, _ membership) (membership, error) 
 
 // admitted returns what was in the fleet with this agent's key; its error says why this one may not follow it.
 func (f *Fleet) admitted(res *Result, r record) (was member, _ error) {
-	if _, out := res.one(2); out {
-		return was, plugin.Transiently("an operator has put this agent out of the fleet (%s)", f.cfg.Agent)
+	f.orders(res, 5)
+	if kv, out := res.one(2); out {
+		f.stands(StateEvicted)
+		return was, f.evicted(kv)
 	}
 	if _, held := res.one(3); held {
-		return was, plugin.Transiently("an operator has put this agent out of the fleet; it may join in a moment")
+		f.stands(StateEvicted)
+		return was, plugin.Transiently("an operator had put this agent out of the fleet; it may join in a moment")
 	}
 	kv, there := res.one(1)
 	was, err := read[member](kv, there)
@@ -370,8 +403,10 @@ func (f *Fleet) admitted(res *Result, r record) (was member, _ error) {
 		e := plugin.Transiently("another host, or this one before it was started again, is in the fleet with this " +
 			"agent's key; this one waits until that has gone")
 		e.Hint = "where a host was copied, give the copy a key of its own: see agent.key_file"
+		f.stands(StateWaiting)
 		return was, e
 	}
+	f.stands("")
 	return was, nil
 }
 
@@ -402,8 +437,8 @@ func (f *Fleet) save(r record) error { return f.cfg.Save([]byte(text(r))) }
 
 // transient returns an error of the store as the contract has it.
 func (f *Fleet) transient(err error) *plugin.Error {
-	reason, hint := Fault(err)
-	return &plugin.Error{Class: plugin.Transient, Reason: reason, Hint: hint}
+	fault, reason := FaultOf(err)
+	return &plugin.Error{Class: plugin.Transient, Reason: reason, Hint: fault.Mend()}
 }
 
 // Until returns the fence of the membership; zero: there is none.

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"strings"
+	"time"
 
 	"github.com/usher-agent/usher/enforcer"
 )
@@ -14,12 +15,16 @@ import (
 //
 //	a/AGENT           an agent that lives; ends with its lease
 //	e/AGENT           an agent that an operator has put out; e/AGENT/hold ends once its fence is over
+//	e/AGENT/drain     an agent that an operator has give its idle slots back, and take none
+//	u/AGENT           how many slots an agent's callers hold, as it last answered to that question
 //	o/AGENT           the pools of which an agent has blocks, so that it finds those of a licence that it has no more
 //	p/POOL/t          the terms that hold
 //	p/POOL/s          how many slots are out in all
 //	p/POOL/g/AGENT    an agent's blocks; without a lease, so that s is always their sum
 //	p/POOL/w/AGENT    a ticket: the agent waits for slots; first made is first served; ends with the agent's lease
 //	r/AGENT/POOL      word for one agent: others want its idle slots, or slots have come free for it
+//	r/AGENT/!         word of an operator: look at e/AGENT at once
+//	r/AGENT/?         a question: how many slots are held there?
 //	m/METER/PERIOD/s  how many draws were taken in all
 //	m/METER/PERIOD/d/AGENT  an agent's last draw, with its token
 //	c                 the identity of the store
@@ -31,6 +36,8 @@ func (k keys) agent(id string) string   { return k.prefix + "a/" + id }
 func (k keys) agents() string           { return k.prefix + "a/" }
 func (k keys) evicted(id string) string { return k.prefix + "e/" + id }
 func (k keys) hold(id string) string    { return k.prefix + "e/" + id + "/hold" }
+func (k keys) drained(id string) string { return k.prefix + "e/" + id + "/drain" }
+func (k keys) used(id string) string    { return k.prefix + "u/" + id }
 func (k keys) owns(id string) string    { return k.prefix + "o/" + id }
 func (k keys) cluster() string          { return k.prefix + "c" }
 func (k keys) longest() string          { return k.prefix + "l" }
@@ -77,6 +84,8 @@ type member struct {
 	Incarnation string `json:"incarnation"`
 	Name        string `json:"name,omitempty"` // of the host, for people
 	Version     string `json:"version,omitempty"`
+	// TTL is the agent's fleet.ttl in seconds: its fence is no later.
+	TTL float64 `json:"ttl,omitempty"`
 }
 
 // terms is the value of p/POOL/t: the lowest that a living block names.
@@ -95,7 +104,8 @@ type held struct {
 	Incarnation string           `json:"incarnation"`
 	Blocks      map[string]int64 `json:"blocks"`
 	// TTL is the agent's fleet.ttl in seconds: for less than that it may use the blocks unseen.
-	TTL float64 `json:"ttl"`
+	TTL   float64   `json:"ttl"`
+	Since time.Time `json:"since,omitzero"` // when it got the first of them, by its clock: for people
 	terms
 }
 
@@ -114,6 +124,7 @@ type longest struct {
 // owned is the value of o/AGENT.
 type owned struct {
 	Pools []string `json:"pools"`
+	Name  string   `json:"name,omitempty"` // of the host, for people: that of an agent that is gone
 }
 
 // ticket is the value of p/POOL/w/AGENT.
@@ -136,6 +147,18 @@ type lastDraw struct {
 	Token string `json:"token"`
 	N     int64  `json:"n"`
 	Sum   int64  `json:"sum"` // of all its draws in the period
+}
+
+// order is the value of e/AGENT and of e/AGENT/drain: what an operator has told an agent.
+type order struct {
+	Name string    `json:"name,omitempty"` // of the agent's host
+	By   string    `json:"by,omitempty"`   // the host or user where the operator asked, for people
+	At   time.Time `json:"at"`             // by that one's clock, for people
+}
+
+// used is the value of u/AGENT.
+type used struct {
+	InUse map[string]int64 `json:"in_use"` // by pool, as [poolName] has it
 }
 
 // text returns a value as it is stored. The types above always have one.

@@ -84,9 +84,10 @@ func (f *Fleet) told(name string, t terms, out int64) {
 
 // look reads a pool. A quarantine is its error, unless blocks only are stated again.
 func (f *Fleet) look(ctx context.Context, name string) (*view, *quarantine, error) {
-	res, err := f.cfg.Store.Txn(ctx, &Txn{Then: []Op{{Get: f.keys.cluster()}, {Get: f.keys.quarantine()},
-		{Get: f.keys.total(name)}, {Get: f.keys.terms(name)}, {Get: f.keys.block(name, f.cfg.Agent)},
-		{List: f.keys.tickets(name), Most: maxTickets}}})
+	res, err := f.cfg.Store.Txn(ctx,
+		&Txn{Kind: KindRead, Then: []Op{{Get: f.keys.cluster()}, {Get: f.keys.quarantine()},
+			{Get: f.keys.total(name)}, {Get: f.keys.terms(name)}, {Get: f.keys.block(name, f.cfg.Agent)},
+			{List: f.keys.tickets(name), Most: maxTickets}}})
 	if err != nil {
 		return nil, nil, f.transient(err)
 	}
@@ -144,6 +145,14 @@ type change struct {
 // out returns how many slots are out once the agent has these blocks.
 func (v *view) out(blocks map[string]int64) int64 { return v.total.Out - v.mine.sum() + sum(blocks) }
 
+// since returns since when the agent has blocks of the pool, for people.
+func (v *view) since(now func() time.Time) time.Time {
+	if v.mine.sum() > 0 && !v.mine.Since.IsZero() {
+		return v.mine.Since
+	}
+	return now().UTC().Truncate(time.Second)
+}
+
 func sum(blocks map[string]int64) (n int64) {
 	for _, b := range blocks {
 		n += b
@@ -155,7 +164,8 @@ func sum(blocks map[string]int64) (n int64) {
 // must live, and with grows there must be no quarantine.
 func (f *Fleet) write(ctx context.Context, me membership, name string, v *view, c change, grows bool) (
 	done bool, err error) {
-	h := held{Incarnation: me.incarnation, Blocks: c.blocks, TTL: f.cfg.TTL.Seconds(), terms: c.terms}
+	h := held{Incarnation: me.incarnation, Blocks: c.blocks, TTL: f.cfg.TTL.Seconds(), Since: v.since(f.cfg.Time),
+		terms: c.terms}
 	out := v.out(c.blocks)
 	is := []Is{has(f.keys.agent(f.cfg.Agent), me.value), still(f.keys.total(name), v.totalMod),
 		still(f.keys.block(name, f.cfg.Agent), v.mineMod), still(f.keys.terms(name), v.termsMod),
@@ -177,7 +187,7 @@ func (f *Fleet) write(ctx context.Context, me membership, name string, v *view, 
 	if newly {
 		ops = append(ops, Op{Put: f.keys.owns(f.cfg.Agent), Value: text(owns)})
 	}
-	res, err := f.cfg.Store.Txn(ctx, &Txn{If: is, Then: ops})
+	res, err := f.cfg.Store.Txn(ctx, &Txn{Kind: KindChange, If: is, Then: ops})
 	if err != nil {
 		f.mu.Lock()
 		f.pools[name].known = false // it may have been done
@@ -229,7 +239,7 @@ func (f *Fleet) owning(name string, has bool) (owned, bool) {
 	if !has || slices.Contains(f.owns, name) {
 		return owned{}, false
 	}
-	return owned{append(slices.Clone(f.owns), name)}, true
+	return owned{append(slices.Clone(f.owns), name), f.cfg.Member.Name}, true
 }
 
 // mine returns the blocks that the agent goes on with, given those that the store has: none where this process began

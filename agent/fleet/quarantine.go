@@ -51,7 +51,7 @@ func (f *Fleet) sane(ctx context.Context, res *Result) error {
 // quarantine begins one.
 func (f *Fleet) quarantine(ctx context.Context, kv KV, is identity, reason string) error {
 	is.Epoch = rand.Text()
-	res, err := f.cfg.Store.Txn(ctx, &Txn{Then: []Op{{Get: f.keys.longest()}}})
+	res, err := f.cfg.Store.Txn(ctx, &Txn{Kind: KindQuarantine, Then: []Op{{Get: f.keys.longest()}}})
 	if err != nil {
 		return f.transient(err)
 	}
@@ -64,7 +64,7 @@ func (f *Fleet) quarantine(ctx context.Context, kv KV, is identity, reason strin
 	if err != nil {
 		return f.transient(err)
 	}
-	res, err = f.cfg.Store.Txn(ctx, &Txn{If: []Is{still(f.keys.cluster(), kv.Mod)}, Then: []Op{
+	res, err = f.cfg.Store.Txn(ctx, &Txn{Kind: KindQuarantine, If: []Is{still(f.keys.cluster(), kv.Mod)}, Then: []Op{
 		{Put: f.keys.cluster(), Value: text(is)},
 		{Put: f.keys.quarantine(), Value: text(quarantine{is.Epoch, reason}), Lease: lease}}})
 	if err != nil {

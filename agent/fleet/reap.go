@@ -70,14 +70,16 @@ func (f *Fleet) bury(ctx context.Context, me membership, name string, p *pool, v
 	buried := false
 	for _, d := range f.over(ctx, p, gone) {
 		out := total{v.total.Out - d.held.sum()}
-		res, err := f.cfg.Store.Txn(ctx, &Txn{If: []Is{absent(f.keys.agent(d.id)), absent(f.keys.hold(d.id)),
-			absent(f.keys.quarantine()), still(d.kv.Key, d.kv.Mod), still(f.keys.total(name), v.totalMod),
-			still(f.keys.cluster(), v.epochMod), has(f.keys.agent(f.cfg.Agent), me.value)},
-			Then: []Op{{Put: f.keys.total(name), Value: text(out)}, {Delete: d.kv.Key}}})
+		res, err := f.cfg.Store.Txn(ctx,
+			&Txn{Kind: KindReap, If: []Is{absent(f.keys.agent(d.id)), absent(f.keys.hold(d.id)),
+				absent(f.keys.quarantine()), still(d.kv.Key, d.kv.Mod), still(f.keys.total(name), v.totalMod),
+				still(f.keys.cluster(), v.epochMod), has(f.keys.agent(f.cfg.Agent), me.value)},
+				Then: []Op{{Put: f.keys.total(name), Value: text(out)}, {Delete: d.kv.Key}}})
 		if err != nil || !res.Done {
 			return buried
 		}
 		v.total, v.totalMod, buried = out, res.Rev, true
+		f.cfg.Observer.Reaped(d.held.sum())
 		f.cfg.Log.Info("the slots of an agent that is gone are free", "pool", name, "agent", d.id, "slots",
 			d.held.sum())
 	}
@@ -91,7 +93,8 @@ func (f *Fleet) bury(ctx context.Context, me membership, name string, p *pool, v
 
 // gone returns the agents that have blocks and no leased key.
 func (f *Fleet) gone(ctx context.Context, name string, p *pool) (all []dead, err error) {
-	res, err := f.cfg.Store.Txn(ctx, &Txn{Then: []Op{{List: f.keys.blocks(name)}, {List: f.keys.agents()}}})
+	res, err := f.cfg.Store.Txn(ctx,
+		&Txn{Kind: KindReap, Then: []Op{{List: f.keys.blocks(name)}, {List: f.keys.agents()}}})
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +140,7 @@ func (f *Fleet) over(ctx context.Context, p *pool, all []dead) (out []dead) {
 				continue
 			}
 			// If the agent had been back since, it would have written its blocks again.
-			res, err := f.cfg.Store.Txn(ctx, &Txn{Then: []Op{{Get: f.keys.agent(d.id), Rev: then.rev}}})
+			res, err := f.cfg.Store.Txn(ctx, &Txn{Kind: KindReap, Then: []Op{{Get: f.keys.agent(d.id), Rev: then.rev}}})
 			if err != nil { // that revision has been compacted away
 				continue
 			}

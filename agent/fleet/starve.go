@@ -52,7 +52,8 @@ func (f *Fleet) starve(ctx context.Context, me membership, name string, p *pool,
 	if len(ops) == 0 {
 		return
 	}
-	res, err := f.cfg.Store.Txn(ctx, &Txn{If: []Is{has(f.keys.agent(f.cfg.Agent), me.value)}, Then: ops})
+	res, err := f.cfg.Store.Txn(ctx,
+		&Txn{Kind: KindWait, If: []Is{has(f.keys.agent(f.cfg.Agent), me.value)}, Then: ops})
 	if err == nil && res.Done && ask {
 		f.mu.Lock()
 		p.asked = n
@@ -69,8 +70,11 @@ func (f *Fleet) tidy(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-f.asks:
+			f.sayUse(ctx)
 		case <-tick.C:
 			f.sweep(ctx)
+			f.census(ctx)
 			f.leaveTurn(ctx, func(name string, p *pool) bool { return f.cfg.Now()-p.askedAt >= staleAfter })
 		}
 	}
@@ -89,13 +93,13 @@ func (f *Fleet) leaveTurn(ctx context.Context, over func(name string, p *pool) b
 	f.mu.Unlock()
 	if len(ops) > 0 {
 		// What is not taken out now goes when the agent next gets slots, or with its lease.
-		f.cfg.Store.Txn(ctx, &Txn{Then: ops})
+		f.cfg.Store.Txn(ctx, &Txn{Kind: KindWait, Then: ops})
 	}
 }
 
 // callOthers returns the words to agents that have slots, those with the most first.
 func (f *Fleet) callOthers(ctx context.Context, me membership, name string, n int64) (ops []Op) {
-	res, err := f.cfg.Store.Txn(ctx, &Txn{Then: []Op{{List: f.keys.blocks(name)}}})
+	res, err := f.cfg.Store.Txn(ctx, &Txn{Kind: KindWait, Then: []Op{{List: f.keys.blocks(name)}}})
 	if err != nil {
 		return nil
 	}

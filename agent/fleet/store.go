@@ -27,6 +27,7 @@ type Lease int64
 
 // Txn is a transaction.
 type Txn struct {
+	Kind       Kind // for who counts transactions
 	If         []Is
 	Then, Else []Op
 }

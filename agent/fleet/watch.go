@@ -11,7 +11,7 @@ import (
 // listen hears the words of other agents for this one, until ctx ends.
 func (f *Fleet) listen(ctx context.Context) {
 	for ctx.Err() == nil {
-		res, err := f.cfg.Store.Txn(ctx, &Txn{Then: []Op{{List: f.keys.words(f.cfg.Agent)}}})
+		res, err := f.cfg.Store.Txn(ctx, &Txn{Kind: KindRead, Then: []Op{{List: f.keys.words(f.cfg.Agent)}}})
 		if err == nil {
 			for _, kv := range res.Got[0] {
 				f.hear(kv)
@@ -20,6 +20,9 @@ func (f *Fleet) listen(ctx context.Context) {
 				if !c.Deleted {
 					f.hear(c.KV)
 				}
+			}
+			if ctx.Err() == nil {
+				f.cfg.Observer.WatchEnded()
 			}
 		}
 		select {
@@ -36,6 +39,14 @@ func (f *Fleet) hear(kv KV) {
 		return
 	}
 	name := strings.TrimPrefix(kv.Key, f.keys.words(f.cfg.Agent))
+	switch name {
+	case wordLook:
+		ring(f.beats)
+		return
+	case wordAsk:
+		ring(f.asks)
+		return
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	was := f.news[name]

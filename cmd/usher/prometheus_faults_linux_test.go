@@ -19,8 +19,18 @@ import (
 var unmade = map[string]string{
 	"UsherHostMatchAtMinimum": "which components this host has, and so how many may be missing, differs from host " +
 		"to host",
-	"UsherPluginDown": "a plugin would have to be built; plugin/external tries one that dies",
+	"UsherFleetFenced":      ofEtcd,
+	"UsherFleetCutOff":      ofEtcd,
+	"UsherFleetNotAdmitted": ofEtcd,
+	"UsherFleetQuarantine":  ofEtcd,
+	"UsherFleetNoSpace":     ofEtcd,
+	"UsherFleetSlow":        ofEtcd,
+	"UsherFleetLimitLower":  ofEtcd,
+	"UsherPluginDown":       "a plugin would have to be built; plugin/external tries one that dies",
 }
+
+// ofEtcd is why no fault of a fleet is made here.
+const ofEtcd = "an etcd would have to be run; agent.TestFleetTells sees the metrics of a real one's faults"
 
 // must ends the test with an error.
 func (x *trial) must(err error) {

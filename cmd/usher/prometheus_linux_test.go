@@ -105,6 +105,16 @@ var faulty = map[string][][3]string{
 	"UsherPluginDown":         {{`usher_plugin_up{plugin="x"}`, "0", "1"}},
 	"UsherVitalFault":         {{`usher_vital_fault{part="socket"}`, "1", "0"}},
 	"UsherStateTampered":      {{`usher_state_tampered{file="draws.json"}`, "1", "0"}},
+	"UsherFleetFenced":        {{`usher_fleet_state{state="fenced"}`, "1", "0"}},
+	"UsherFleetCutOff":        {{"usher_fleet_partitioned", "1", "0"}},
+	"UsherFleetNotAdmitted":   {{`usher_fleet_state{state="evicted"}`, "1", "0"}},
+	"UsherFleetQuarantine":    {{"usher_fleet_quarantine", "1", "0"}},
+	"UsherFleetNoSpace":       {{`usher_fleet_errors_total{fault="no_space"}`, "0+1", "180+0"}},
+	"UsherFleetSlow": {{`usher_fleet_transaction_duration_seconds_bucket{le="1"}`, "0+1", "0+100"},
+		{`usher_fleet_transaction_duration_seconds_bucket{le="5"}`, "0+10", "0+100"},
+		{`usher_fleet_transaction_duration_seconds_bucket{le="+Inf"}`, "0+10", "0+100"}},
+	"UsherFleetLimitLower": {{`usher_fleet_slots_limit{pool="p"}`, "5", "10"},
+		{`usher_slots_limit{pool="p"}`, "10", "10"}},
 }
 
 const (
