@@ -45,7 +45,8 @@ func FleetPrefix() string { return "/" + program + "/" }
 // Commands are the subcommands that texts name.
 var Commands = []string{"acquire", "adjust", "agent", "check", "completion", "config", "demo", "doctor", "drain",
 	"draw",
-	"emergency", "events", "fingerprint", "health", "help", "host", "leases", "license", "man", "pools", "release",
+	"emergency", "events", "fingerprint", "health", "help", "host", "import-options", "leases", "license", "man",
+	"pools", "release",
 	"reload",
 	"renew", "run", "status", "support-bundle", "upstream", "vendor"}
 

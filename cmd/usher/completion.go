@@ -27,7 +27,8 @@ type completes func(context.Context) []string
 func flagValues() map[string][]string {
 	return map[string][]string{
 		"log-level": {"debug", "info", "warn", "error"}, "log-format": {"text", "json"},
-		"alg": usher.Algorithms(), "scope": {"host", "site"}, "on-expiry": {"drain", "revoke", "keep"},
+		"alg": usher.Algorithms(), "scope": {"host", "site"}, "from": {"flexnet", "rlm"},
+		"on-expiry":   {"drain", "revoke", "keep"},
 		"environment": {"production", "test"}, "role": {"base", "add-on", "free-tier"},
 		"clock": {"lenient", "strict"}, "armour": {"auto", "yes", "no"}, "strategy": {"any", "two", "most", "all"},
 	}

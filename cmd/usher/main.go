@@ -250,7 +250,7 @@ New here? "usher demo" shows the whole story in a few seconds.`,
 			c.drawCommand(), c.adjustCommand()}},
 		{"license", "Licences:",
 			[]*cobra.Command{c.licenseCommand(), c.emergencyCommand(), c.fingerprintCommand(), c.hostCommand(),
-				c.vendorCommand()}},
+				c.importOptionsCommand(), c.vendorCommand()}},
 	}
 	for _, g := range groups {
 		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})

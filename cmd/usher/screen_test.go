@@ -142,6 +142,7 @@ var asksNoAgent = map[string]string{
 	"upstream site-key": "a file", "completion bash": "cobra's", "completion zsh": "cobra's",
 	"completion fish":       "cobra's",
 	"completion powershell": "cobra's", "help": "cobra's", "host": "help", "host key": "a file",
+	"import-options": "a file",
 }
 
 // A command that is added is in one of the two lists, so that no command's output is overlooked.
@@ -244,10 +245,24 @@ func TestNothingOfAFileMovesTheTerminal(t *testing.T) {
 	if err := os.WriteFile(name, []byte(hostile), 0o600); err != nil {
 		t.Skip("no file can have that name here:", err)
 	}
+	// A file that can be read, with as much as may be in one.
+	options := name + ".opt"
+	visible := strings.NewReplacer("\r", " ", "\n", " ", "\x1b", "").Replace(strings.ToValidUTF8(hostile, ""))
+	visible = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return -1
+		}
+		return r
+	}, visible)
+	text := "# " + hostile + "\nEXCLUDE f USER \"" + visible + "\"\nREPORTLOG \"" + visible + "\"\n"
+	if err := os.WriteFile(options, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, args := range [][]string{{"license", "inspect", name}, {"license", "inspect", name, "--json"},
 		{"license", "inspect", name + "x"}, {"vendor", "sign", "--key", name}, {"agent", "--config", name, "--check"},
 		{"license", "inspect", "--trust", "usher=" + name, name}, {"vendor", "embed", name}, {hostile},
-		{"status", hostile}, {"status", "--socket", name}, {"license", "--" + hostile}} {
+		{"status", hostile}, {"status", "--socket", name}, {"license", "--" + hostile},
+		{"import-options", name}, {"import-options", options}, {"import-options", options, "--json"}} {
 		_, out, errs := tool(t, args...)
 		if at := harmless(out + errs); at != "" || forged(out+errs) {
 			t.Errorf("usher %q prints %q:\n%q", args, at, out+errs)

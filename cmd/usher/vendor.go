@@ -191,6 +191,23 @@ func (c *cli) readFile(path string) ([]byte, error) {
 	return b, err
 }
 
+// readBounded is readFile for a file of at most so many bytes, and returns one byte more of a larger one.
+func (c *cli) readBounded(path string, most int64) ([]byte, error) {
+	in := c.in
+	if path != "-" {
+		if fi, err := os.Stat(path); err != nil || fi.IsDir() {
+			return c.readFile(path) // says what is wrong
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		in = f
+	}
+	return io.ReadAll(io.LimitReader(in, most+1))
+}
+
 // isTerminal reports whether w is a terminal.
 func isTerminal(w io.Writer) bool {
 	f, ok := w.(*os.File)

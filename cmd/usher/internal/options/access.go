@@ -1,0 +1,141 @@
+package options
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/usher-agent/usher/agent/config"
+)
+
+// access carries who may and who may not. Those on an exclude list may not, whatever else lists them. As soon as there
+// is an include list for a feature, all others may not; the lines for all features belong to each list.
+func (c *carrier) access(exclude, excludeAll, include, includeAll string, forbid func(*config.Policy)) {
+	for _, o := range c.each(exclude, excludeAll) {
+		pools, ok := c.pool(o)
+		if !ok {
+			continue
+		}
+		if s, ok := c.named(o); ok {
+			p := config.Policy{Pools: pools, Match: s.match}
+			if o.who.kind == noProject {
+				p.Match, p.Not = config.PolicyMatch{}, s.match
+			}
+			forbid(&p)
+			c.add(o, p)
+		}
+	}
+	all := c.each(includeAll)
+	var keys []string
+	lists := map[string][]*option{}
+	for _, o := range c.each(include) {
+		key := c.key(o)
+		if lists[key] == nil {
+			keys = append(keys, key)
+		}
+		lists[key] = append(lists[key], o)
+	}
+	var named []string
+	for _, key := range keys {
+		first := lists[key][0]
+		pools, ok := c.pool(first)
+		if !ok {
+			for _, o := range lists[key][1:] {
+				c.pool(o) // says the same
+			}
+			continue
+		}
+		named = append(named, pools...)
+		c.include(first, pools, lists[key], all, forbid)
+	}
+	if len(all) == 0 {
+		return
+	}
+	pools, exact := c.rest(named)
+	if exact && len(named) > 0 && len(pools) == 0 {
+		for _, o := range all {
+			c.by[o.line].part = "part of the rules of the " + include + " lines, which name all pools"
+		}
+		return
+	}
+	c.include(all[0], pools, all, nil, forbid)
+	if !exact {
+		c.partly(all[0], fmt.Sprintf(
+			"the rule is for all pools, so that those whom %s lines name for %s alone are kept "+
+				"from them, too", include, list(named)),
+			"name all pools of the licence with --pools a,b,c, so that the others can be written")
+	}
+}
+
+// named returns whom an option is for. Where a policy can name nobody of them, ok is false and a remark says so.
+func (c *carrier) named(o *option) (s selection, ok bool) {
+	s = c.selected(o)
+	switch {
+	case s.none:
+		c.no(o, s.why, s.mend)
+		return s, false
+	case len(s.lost) > 0:
+		c.partly(o, "the addresses of the group are left out", "name the hosts instead of "+list(s.lost))
+	}
+	return s, true
+}
+
+// include forbids something to all but those of the lists. The rule stands at the first line of the first list.
+func (c *carrier) include(first *option, pools []string, own, all []*option, forbid func(*config.Policy)) {
+	p := config.Policy{Pools: pools}
+	var some []*option
+	for i, o := range append(own[:len(own):len(own)], all...) {
+		mine := i < len(own)
+		s := c.selected(o)
+		switch {
+		case s.none && mine:
+			c.no(o, s.why+", and the list has no place for them", s.mend)
+		case s.none:
+		case !union(&p.Not, s.match):
+			c.no(o, "a rule has one value of one label at most, and the list has another", "give these projects names "+
+				"that one pattern matches, such as apollo-*")
+		default:
+			if mine && len(s.lost) > 0 {
+				c.partly(o, "the addresses of the group are left out", "name the hosts instead of "+list(s.lost))
+			}
+			if mine {
+				some = append(some, o)
+			}
+		}
+	}
+	if p.Not.Empty() {
+		c.no(first, "no rule can name those on the list, and none keeps others out", "name users or hosts")
+		return // a rule without them would keep everybody out
+	}
+	forbid(&p)
+	if p.Deny {
+		p.Text = c.text(own[0])
+	}
+	made := c.add(first, p)
+	for _, o := range some {
+		if o != first {
+			c.by[o.line].part = "part of the rule " + made
+		}
+	}
+}
+
+// text is told to those whom an include list leaves out.
+func (c *carrier) text(o *option) string {
+	return fmt.Sprintf("not on the list of those who may (%s)", strings.TrimSuffix(o.keyword, "ALL"))
+}
+
+// reserves carries slots that are kept for some.
+func (c *carrier) reserves() {
+	for _, o := range c.each("RESERVE") {
+		pools, ok := c.pool(o)
+		if !ok {
+			continue
+		}
+		if o.n == 0 {
+			c.no(o, "it reserves nothing", "take the line away")
+			continue
+		}
+		if s, ok := c.named(o); ok {
+			c.add(o, config.Policy{Pools: pools, Match: s.match, Reserve: o.n})
+		}
+	}
+}
