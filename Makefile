@@ -68,6 +68,9 @@ checks:
 KILLS  ?= 200
 STOPS  ?= 200
 CHECKS ?= 3000
+# For how long soak makes faults of a real fleet, and how many histories of a simulated one it plays.
+LASTS  ?= 10m
+SEEDS  ?= 10000
 
 .PHONY: packages
 packages: ## the Debian packages that tests need, through apt-get where it is there
@@ -76,6 +79,8 @@ packages: ## the Debian packages that tests need, through apt-get where it is th
 .PHONY: soak
 soak: ## the long forms: KILLS=200 kills of the agent under load, and the models with CHECKS=3000 histories
 	$(GO) test -race -count 1 -timeout 60m -v -run TestSoak ./agent/soak -soak.kills=$(KILLS)
+	$(GO) test -count 1 -timeout 60m -v ./agent/soak/fleet -fleet.lasts=$(LASTS)
+	$(GO) test -count 1 -timeout 60m -run TestCrowd ./agent/fleet -fleet.seeds=$(SEEDS)
 	$(GO) test -count 1 -timeout 60m -v -run TestStoppedBeyondTheFence ./agent -agent.stops=$(STOPS)
 	$(GO) test -count 1 -timeout 60m ./enforcer -rapid.checks=$(CHECKS)
 	$(GO) test -count 1 -timeout 60m -run TestNothingAcknowledgedIsLost ./agent/journal -rapid.checks=$(CHECKS)
