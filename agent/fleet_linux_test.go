@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -55,7 +56,7 @@ func openEtcd(t *testing.T) *etcd {
 }
 
 // fleet starts agents of one licence of a site that share its slots through etcd.
-func openFleet(t *testing.T, limit int64, n int) (*etcd, []*crashing) {
+func openFleet(t *testing.T, limit int64, n int, more ...string) (*etcd, []*crashing) {
 	e := openEtcd(t)
 	first := open(t, "")
 	licence := first.sign("L1", limit, func(c *usher.Claims) {
@@ -76,8 +77,9 @@ func openFleet(t *testing.T, limit int64, n int) (*etcd, []*crashing) {
 		h := &house{t: t, dir: dir, signer: first.signer, Client: client.New(dir + "/s")}
 		h.config = fmt.Sprintf("product: acme\nsocket: {path: %s}\nstate: {dir: %s, runtime_dir: %s}\nlicense:\n"+
 			"  path: %s\n  trust:\n    - kid: k1\n      key_file: %s\n"+
-			"fleet: {endpoints: ['%s'], ttl: 5s, name: host%d}\n",
-			h.path("s"), h.path("state"), h.path("run"), h.path("site.lic"), first.path("k1.pub"), e.url, i)
+			"fleet: {endpoints: ['%s'], ttl: 5s, name: host%d%s}\n",
+			h.path("s"), h.path("state"), h.path("run"), h.path("site.lic"), first.path("k1.pub"), e.url, i,
+			strings.Join(more, ""))
 		for name, data := range map[string][]byte{"usher.yaml": []byte(h.config), "site.lic": licence} {
 			if err := os.WriteFile(h.path(name), data, 0o600); err != nil {
 				t.Fatal(err)
@@ -171,6 +173,8 @@ func TestFleetSettings(t *testing.T) {
 		"fleet: {endpoints: [etcd-1]}":                                           "fleet.endpoints",
 		"fleet: {endpoints: ['https://a:2379'], prefix: usher}":                  "fleet.prefix",
 		"fleet: {endpoints: ['https://a:2379'], ttl: 1s}":                        "fleet.ttl",
+		"fleet: {endpoints: ['https://a:2379'], on_partition: wait}":             "fleet.on_partition",
+		"fleet: {endpoints: ['https://a:2379'], keep_held: 25h}":                 "fleet.keep_held",
 		"fleet: {endpoints: ['https://a:2379'], user: u}":                        "fleet",
 		"fleet: {endpoints: ['https://a:2379'], cert_file: /etc/usher/etcd.crt}": "fleet",
 	} {

@@ -79,7 +79,7 @@ func (e *Enforcer) applyVerdict(ev Event) {
 	for _, p := range e.pools {
 		p.revoke = p.over() && (p.revoke || revoke)
 		switch {
-		case !p.over() || !v.Good() || v.OnExpiry != Revoke && !p.revoke:
+		case !p.over() || !v.Good() || v.OnExpiry != Revoke && !p.revoke && !p.grant.Bounded:
 			p.revokeAt = zeroTime
 		case p.revokeAt.IsZero():
 			p.revokeAt = ev.At.Add(RevokeDelay)

@@ -31,7 +31,11 @@ func (j *judge) grant(v *Verdict, inForce []*ruling) {
 				Quantum: t.Quantum}
 			b := j.budget(l, name, amount{t.Max, t.Overage}, g.Scope)
 			g.Budget, g.Overage, g.Most, g.NotShared = b.max, b.overage, b.most, b.notShared
+			if b.shared {
+				g.Kept, g.Bounded = j.stays(l, name)
+			}
 			if was, ok := v.Pools[name]; ok {
+				g.Kept, g.Bounded = was.Kept.Plus(g.Kept), was.Bounded || g.Bounded
 				g.Budget, g.Overage, g.Most = was.Budget.Plus(g.Budget), was.Overage.Plus(g.Overage),
 					was.Most.Plus(g.Most)
 				g.Limit, g.Scope, g.CountBy, g.HoldersBy = was.Limit.Plus(g.Limit), was.Scope, was.CountBy,
@@ -123,6 +127,12 @@ func (j *judge) budget(l *License, name string, a amount, s Scope) budget {
 		here.overage = here.overage.Min(share - here.max)
 	}
 	return budget{amount: here, most: a.max.Plus(a.overage), shared: true}
+}
+
+// stays returns what may stay held of a share besides, and whether nothing else may.
+func (j *judge) stays(l *License, pool string) (Limit, bool) {
+	n, ok := j.Kept[Share{l.Ref(), pool}]
+	return n, ok
 }
 
 // warnShares warns of pools whose scope grants them several times, or not at all.

@@ -224,6 +224,11 @@ func (m *model) cap(pool string, now time.Time) int64 {
 	return most(m.pools[pool])
 }
 
+// isOver reports whether more of a pool is in use than may stay so.
+func (m *model) isOver(pool string) bool {
+	return m.used(pool) > m.cap(pool, time.Time{})+int64(m.pools[pool].Kept)*m.per(pool)
+}
+
 // ahead reports whether anybody before w (at all, for one who does not wait) waits for the pool.
 func (m *model) ahead(pool string, w LeaseID) bool {
 	for i := range m.queue {
@@ -412,12 +417,12 @@ func (m *model) act(id LeaseID, c Caller, owner string, force bool) DenialCode {
 // eased forgets that pools were over their limits which no longer are.
 func (m *model) eased() {
 	for p := range m.shrunk {
-		if m.used(p) <= m.cap(p, time.Time{}) {
+		if !m.isOver(p) {
 			delete(m.shrunk, p)
 		}
 	}
 	for p := range m.hard {
-		if m.used(p) <= m.cap(p, time.Time{}) {
+		if !m.isOver(p) {
 			delete(m.hard, p)
 		}
 	}

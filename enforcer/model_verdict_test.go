@@ -27,7 +27,7 @@ func (m *model) pass(now time.Time) {
 			return cmp.Or(y.at.Compare(x.at), slices.Compare(y.id[:], x.id[:]))
 		})
 		for _, l := range young {
-			if m.used(p) > m.cap(p, time.Time{}) && has(l.items, p) {
+			if m.isOver(p) && has(l.items, p) {
 				m.drop(l.id)
 			}
 		}
@@ -121,11 +121,11 @@ func (m *model) judge(v *Verdict, now time.Time) {
 			g = PoolGrant{CountBy: m.pools[p].CountBy, HoldersBy: m.pools[p].HoldersBy, Quantum: m.pools[p].Quantum}
 		}
 		m.pools[p] = g
-		over := m.used(p) > m.cap(p, time.Time{})
+		over := m.isOver(p)
 		if m.hard[p] = over && (m.hard[p] || revoke); !m.hard[p] {
 			delete(m.hard, p)
 		}
-		if _, ok := m.shrunk[p]; !over || !m.good() || v.OnExpiry != Revoke && !m.hard[p] {
+		if _, ok := m.shrunk[p]; !over || !m.good() || v.OnExpiry != Revoke && !m.hard[p] && !g.Bounded {
 			delete(m.shrunk, p)
 		} else if !ok {
 			m.shrunk[p] = now

@@ -108,13 +108,13 @@ func (p *pool) under(g PoolGrant) *pool {
 	q := *p
 	q.grant = g
 	if g := p.grant; g.NotShared == "" && q.capacity().Min(p.capacity()) == p.capacity() {
-		q.grant.Budget, q.grant.Overage, q.grant.Most = g.Budget, g.Overage, g.Most
+		q.grant.Budget, q.grant.Overage, q.grant.Most, q.grant.Kept = g.Budget, g.Overage, g.Most, g.Kept
 	}
 	return &q
 }
 
-// over reports whether more is in use than may be.
-func (p *pool) over() bool { return !p.grant.limit(p.capacity()).Covers(p.inUse) }
+// over reports whether more is in use than may stay so.
+func (p *pool) over() bool { return !p.grant.limit(p.capacity().Plus(p.grant.Kept)).Covers(p.inUse) }
 
 // eased calls off the revocation of leases over the limit once nothing is over it.
 func (p *pool) eased() {

@@ -146,3 +146,58 @@ func TestTaken(t *testing.T) {
 		t.Errorf("site meters: %v", got)
 	}
 }
+
+// What is held of a share whose time is over runs on as far as it is kept, and nothing is granted of it. What is beyond
+// that is revoked, whatever the licence says, after the delay.
+func TestKeptShares(t *testing.T) {
+	site := func(share, kept Limit, bounded bool) *Verdict {
+		f := factsWith(doc("a.lic", unbound, streams(4)))
+		f.Budgets = map[Share]Limit{{"usher/L1", "streams"}: share}
+		if bounded {
+			f.Kept = map[Share]Limit{{"usher/L1", "streams"}: kept}
+		}
+		return Judge(f, noon)
+	}
+	e, now := New(Options{}), noon
+	do := func(r Request) Decision {
+		d := e.Decide(r, now)
+		for _, ev := range d.Events {
+			e.Apply(ev)
+		}
+		return d
+	}
+	held := func() (n int64) { p, _ := e.Pool("streams", now); return p.InUse }
+	take := func(id byte, n int64) *Denial {
+		return do(&Acquire{ID: LeaseID{id}, Pool: "streams", N: n, Lifetime: LifetimeHeld}).Denial
+	}
+	do(&SetVerdict{site(4, 0, false)})
+	if d := take(1, 3); d != nil {
+		t.Fatal(d)
+	}
+	do(&SetVerdict{site(0, 4, true)})
+	if d := take(2, 1); d == nil || d.Code != NoSlots {
+		t.Errorf("of what is kept: %v", d)
+	}
+	now = now.Add(time.Hour)
+	if do(&Tick{}); held() != 3 {
+		t.Error("what is kept was revoked")
+	}
+	do(&SetVerdict{site(0, 0, true)})
+	now = now.Add(RevokeDelay - 1)
+	if do(&Tick{}); held() != 3 {
+		t.Error("what is kept no more was revoked before the delay")
+	}
+	now = now.Add(1)
+	if do(&Tick{}); held() != 0 {
+		t.Error("what is kept no more is held after the delay")
+	}
+	do(&SetVerdict{site(4, 0, false)})
+	if d := take(3, 3); d != nil {
+		t.Fatal(d)
+	}
+	do(&SetVerdict{site(1, 0, false)}) // a limit that shrinks
+	now = now.Add(time.Hour)
+	if do(&Tick{}); held() != 3 {
+		t.Error("drain: what is held was revoked")
+	}
+}

@@ -91,6 +91,9 @@ func (s *twin) verdict(t *rapid.T, mayBeBad bool) *Verdict {
 				if g.CountBy == CountLease && rapid.IntRange(0, 3).Draw(t, "narrowed") == 0 {
 					g.HoldersBy = rapid.SampledFrom([]CountBy{CountProcess, CountPod}).Draw(t, "holders by")
 				}
+				if rapid.IntRange(0, 3).Draw(t, "a share is over") == 0 {
+					g.Kept, g.Bounded = Limit(rapid.Int64Range(0, 3).Draw(t, "kept")), true
+				}
 				if rapid.IntRange(0, 2).Draw(t, "in parts") == 0 {
 					g.Quantum = rapid.SampledFrom([]int64{4, 6}).Draw(t, "quantum")
 				}

@@ -296,6 +296,10 @@ type Facts struct {
 	// Budgets says how much of a site pool this agent may hand out by a budget that is provably shared (site server,
 	// fleet, upstream checkout), overage included. A pool that is not named here has none.
 	Budgets map[Share]Limit
+	// Kept says how many slots of a site pool may stay held beside Budgets although none of them may be handed out any
+	// more: others may not have them yet. Of a pool that is named here, leases beyond both are revoked, whatever
+	// on_expiry says of a limit that shrinks: their slots are, or will soon be, another agent's.
+	Kept map[Share]Limit
 	// Draws says what this agent has taken of a site meter upstream, for good: so much may be drawn here.
 	Draws map[Share]Taken
 	// SharesFailing says of which licences a site server, or another upstream, cannot be asked for slots or draws.
@@ -377,6 +381,10 @@ type PoolGrant struct {
 	Overage Limit
 	Budget  Limit // what this agent may hand out, without overage
 	Most    Limit // how far Budget and Overage together may grow, where they are a share
+	// Kept is how many slots may stay held beyond both, and Bounded that leases beyond all three are revoked: see
+	// [Facts.Kept].
+	Kept    Limit
+	Bounded bool
 	Scope   Scope
 	CountBy CountBy
 	// with CountLease: the unit by which the holders of one lease count; empty: a lease counts once, with any number of

@@ -127,6 +127,8 @@ func (b *Block) Check(pool string, slots, atLeast int64, span time.Duration) err
 		return fmt.Errorf("the block has %d slots; %d to %d were asked for", b.Slots, atLeast, slots)
 	case b.For <= 0 || b.For > span:
 		return fmt.Errorf("the block is for %s; at most %s was asked for", enforcer.Span(b.For), enforcer.Span(span))
+	case b.Keep < 0:
+		return fmt.Errorf("its leases may be kept for %s", b.Keep)
 	case b.Wanted < 0:
 		return fmt.Errorf("others want %d slots", b.Wanted)
 	case len(b.State) > MaxState:

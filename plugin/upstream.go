@@ -167,7 +167,10 @@ type Block struct {
 	Slots int64
 	// For is for how long it may be used, counted on CLOCK_BOOTTIME from the instant at which the request was *sent*.
 	// So the agent's own deadline is earlier than the upstream's, by as long as the call took.
-	For   time.Duration
+	For time.Duration
+	// Keep is for how long leases that are held of it at its end may stay held, counted likewise, with all margins;
+	// nothing more is handed out then, and no other agent has the slots before. Zero: for For.
+	Keep  time.Duration
 	State []byte // as Reply.State, for the next request about blocks: they have a chain of their own
 	// Wanted is how many slots of the pool others have lately asked for in vain: an agent with idle ones returns them.
 	Wanted int64

@@ -235,6 +235,12 @@ func (k *checker) fleet() {
 	if f.TTL < Duration(5*time.Second) || f.TTL > Duration(10*time.Minute) {
 		k.bad("fleet.ttl", "fleet.ttl is %v, and must be from 5s to 10m", f.TTL)
 	}
+	if f.OnPartition != PartitionStop && f.OnPartition != PartitionKeep {
+		k.bad("fleet.on_partition", "fleet.on_partition is %q, and must be stop or keep_held", clip(f.OnPartition))
+	}
+	if f.KeepHeld < Duration(time.Second) || f.KeepHeld > Duration(24*time.Hour) {
+		k.bad("fleet.keep_held", "fleet.keep_held is %v, and must be from 1s to 24h", f.KeepHeld)
+	}
 	if (f.CertFile == "") != (f.KeyFile == "") {
 		k.bad("fleet", "fleet.cert_file and fleet.key_file go together; set both, or neither")
 	}

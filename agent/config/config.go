@@ -136,6 +136,8 @@ type Fleet struct {
 	Pools        []string `yaml:"pools"` // of which pools and meters; empty: all that are a site's
 	Prefix       string   `yaml:"prefix"`
 	TTL          Duration `yaml:"ttl"`
+	OnPartition  string   `yaml:"on_partition"` // stop, keep_held
+	KeepHeld     Duration `yaml:"keep_held"`
 	Name         string   `yaml:"name"`
 	User         string   `yaml:"user"`
 	PasswordFile string   `yaml:"password_file" file:"restart"`
@@ -143,6 +145,12 @@ type Fleet struct {
 	CertFile     string   `yaml:"cert_file" file:"restart"`
 	KeyFile      string   `yaml:"key_file" file:"restart"`
 }
+
+// What a fleet's agent does with leases that are held when it cannot reach the store.
+const (
+	PartitionStop = "stop"      // as on_expiry says of a limit that shrinks
+	PartitionKeep = "keep_held" // they run on for Fleet.KeepHeld, and count; then they are revoked
+)
 
 // Systems are the systems' own sections of the configuration, by their names: see [plugin.System].
 type Systems map[string]plugin.Settings
@@ -216,8 +224,9 @@ func Default() *Config {
 		Privacy:  Privacy{Users: "omit"},
 		Log:      Log{Level: "info", Format: "text"},
 		Upstream: Upstream{Timeout: Duration(30 * time.Second), Systems: newSystems()},
-		Fleet:    Fleet{Prefix: naming.FleetPrefix(), TTL: Duration(30 * time.Second)},
-		origins:  map[string]string{},
+		Fleet: Fleet{Prefix: naming.FleetPrefix(), TTL: Duration(30 * time.Second), OnPartition: PartitionStop,
+			KeepHeld: Duration(10 * time.Minute)},
+		origins: map[string]string{},
 	}
 }
 

@@ -265,8 +265,8 @@ func (c *Court) Reshare() {
 	}
 	now := c.facts
 	fence := c.fill(&now, c.cfg.Desk.Timing().Now)
-	if maps.Equal(now.Budgets, c.facts.Budgets) && maps.Equal(now.Draws, c.facts.Draws) &&
-		maps.Equal(now.SharesFailing, c.facts.SharesFailing) {
+	if maps.Equal(now.Budgets, c.facts.Budgets) && maps.Equal(now.Kept, c.facts.Kept) &&
+		maps.Equal(now.Draws, c.facts.Draws) && maps.Equal(now.SharesFailing, c.facts.SharesFailing) {
 		c.cfg.Desk.SetFence(fence)
 		return
 	}

@@ -37,6 +37,11 @@ func (f *Fleet) For(l *enforcer.License, document []byte, own plugin.Budgeter,
 	if len(b.limits) == 0 {
 		return own
 	}
+	if l.OnExpiry == enforcer.Revoke {
+		f.mu.Lock()
+		f.revokes = true
+		f.mu.Unlock()
+	}
 	sum := sha256.Sum256(document)
 	b.document = base64.RawURLEncoding.EncodeToString(sum[:])
 	return b
@@ -166,13 +171,14 @@ func (b *Bound) fetch(ctx context.Context, pool string) error {
 func (b *Bound) terms(pool string) terms { return terms{b.limits[pool], b.document} }
 
 // outdated reports whether a pool's blocks are to be written again: another document holds here than they name, or
-// more is out than the limit, which was lowered.
+// more is out than the limit, which was lowered, or others must wait for longer now.
 func (b *Bound) outdated(pool string) bool {
 	f := b.fleet
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	p := f.pools[poolName(b.licence, pool)]
-	return p.restate || p.held.terms != b.terms(pool) || p.terms.Limit < p.out
+	return p.restate || p.held.terms != b.terms(pool) || p.terms.Limit < p.out ||
+		p.held.TTL < f.me.span.Seconds()
 }
 
 // block is the answer: a block that may be used as long as the membership is proved.
@@ -181,7 +187,19 @@ func (b *Bound) block(me membership, began time.Duration, pool, id string, n int
 	if left <= 0 || b.fleet.cfg.Now() >= me.until {
 		return nil, plugin.Transiently("the answer of the fleet came too late: the agent's place may be another's")
 	}
-	return &plugin.Block{ID: id, Pool: pool, Slots: n, For: left}, nil
+	out := &plugin.Block{ID: id, Pool: pool, Slots: n, For: left}
+	if b.fleet.cfg.Keep > 0 && b.heldTTL(pool) >= me.span.Seconds() {
+		out.Keep = max(0, me.held-windDown-began)
+	}
+	return out, nil
+}
+
+// heldTTL returns for how long others are told to wait for what is held of a pool, in seconds.
+func (b *Bound) heldTTL(pool string) float64 {
+	f := b.fleet
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.pools[poolName(b.licence, pool)].held.TTL
 }
 
 // keep proves the membership, and changes nothing.

@@ -54,6 +54,9 @@ type host struct {
 	cap     int64
 	fence   time.Duration
 	longest time.Duration // that somebody waited
+	keep    time.Duration // for how long leases run on in a partition
+	kept    int64         // slots that may stay held beside those that may be handed out
+	stopped int           // how often it died
 	licence *enforcer.License
 }
 
@@ -80,7 +83,9 @@ func (h *host) now() time.Duration {
 func (h *host) start() {
 	jitter := h.c.random
 	f, err := New(Config{Store: h.way, Agent: h.id, Prefix: "/u/", TTL: 10 * time.Second, Now: h.now, Epoch: h.epoch,
-		Load: func() ([]byte, error) { return h.record, nil }, Save: func(b []byte) error { h.record = b; return nil },
+		Keep: h.keep,
+		Load: func() ([]byte, error) { return h.record, nil },
+		Save: func(b []byte) error { h.record = b; return nil },
 		Time: time.Now, Jitter: jitter})
 	if err != nil {
 		h.c.t.Fatal(err)
@@ -130,6 +135,7 @@ func (h *host) die() {
 	h.way.set(true, nil, nil)
 	h.c.mu.Lock()
 	h.alive, h.inUse, h.waiting, h.cap = false, 0, 0, 0
+	h.stopped++
 	h.c.mu.Unlock()
 	h.stop()
 	h.way.set(false, nil, nil)
@@ -137,14 +143,18 @@ func (h *host) die() {
 
 // changed puts the keeper's budget in force, as a verdict does.
 func (h *host) changed() {
-	budgets, fence := h.keeper.Budgets()
+	var facts enforcer.Facts
+	fence := h.keeper.Fill(&facts, time.Time{})
+	budgets := facts.Budgets
+	kept, bounded := facts.Kept[enforcer.Share{License: "usher/L1", Pool: "streams"}]
 	h.c.mu.Lock()
 	defer h.c.mu.Unlock()
 	if !h.alive {
 		return
 	}
 	h.cap, h.fence = int64(budgets[enforcer.Share{License: "usher/L1", Pool: "streams"}]), fence
-	if free := max(0, min(h.waiting, h.usable()-h.inUse)); free > 0 {
+	h.keptOn(int64(kept), bounded)
+	if free := max(0, min(h.waiting, h.grantable()-h.inUse)); free > 0 {
 		h.inUse, h.waiting, h.c.served = h.inUse+free, h.waiting-free, h.c.served+free
 		if h.waiting == 0 {
 			h.longest = max(h.longest, time.Since(h.since))
@@ -156,9 +166,9 @@ func (h *host) changed() {
 // usable is what the agent may hand out at this instant. mu is held.
 func (h *host) usable() int64 {
 	if !h.alive || h.fence != 0 && h.now() >= h.fence {
-		return 0
+		return h.stillHeld(0)
 	}
-	return h.cap
+	return h.stillHeld(h.cap)
 }
 
 // check adds up what all might hand out. mu is held.
@@ -221,6 +231,10 @@ type history struct {
 	lowered time.Time // when a licence with fewer slots came; zero: none is on its way
 	next    int64     // its limit
 	raised  bool
+	cutFor  time.Duration // the longest that an agent is cut off
+	// calmness is how many acts there are, on the average, between two troubles of a kind
+	calmness int
+	grab     bool // little is given back
 }
 
 // fault begins a fault of something that has none, for a random time up to most.
@@ -232,13 +246,23 @@ func (y *history) fault(of any, most time.Duration, begin, end func()) {
 }
 
 // play plays one history, ends with calm, and looks that all are served.
-func play(t testing.TB, seed uint64) {
+func play(t testing.TB, seed uint64, keeps ...time.Duration) {
 	y := &history{crowd: newCrowd(t, seed, 3+int(seed%6), 10+int64(seed%20)), rng: rand.New(rand.NewPCG(seed, 3)),
 		ends: map[any]func(){}, endsAt: map[any]time.Time{}}
+	y.calmness = 60
+	first := 12 * time.Second // the new store's quarantine
+	for i, h := range y.agents {
+		if y.grab = len(keeps) > 0; y.grab {
+			y.calmness = 30
+			h.keep = keeps[i%len(keeps)]
+			first = max(first, 12*time.Second+h.keep+windDown)
+		}
+	}
 	for _, h := range y.agents {
 		h.start()
 	}
-	time.Sleep(12 * time.Second) // the new store's quarantine
+	y.cutFor = first + 5*time.Second
+	time.Sleep(first)
 	for range 300 {
 		time.Sleep(time.Duration(y.rng.Int64N(int64(500 * time.Millisecond))))
 		for of, at := range y.endsAt {
@@ -249,14 +273,15 @@ func play(t testing.TB, seed uint64) {
 			}
 		}
 		y.mu.Lock()
-		if !y.lowered.IsZero() && time.Since(y.lowered) > time.Minute {
+		if !y.lowered.IsZero() && time.Since(y.lowered) > 50*time.Second+first {
 			y.limit, y.lowered = y.next, time.Time{} // all have heard of it, or reached their fence
 		}
 		y.mu.Unlock()
 		h := y.agents[y.rng.IntN(len(y.agents))]
-		if !y.trouble(h, y.rng.IntN(60)) {
-			h.act(1+y.rng.Int64N(4), y.rng.IntN(2) == 0)
+		if !y.trouble(h, y.rng.IntN(y.calmness)) {
+			h.act(1+y.rng.Int64N(4), y.rng.IntN(2) == 0 && (!y.grab || y.rng.IntN(4) == 0))
 		}
+		y.overdue()
 		y.mu.Lock()
 		y.check()
 		y.mu.Unlock()
@@ -273,7 +298,7 @@ func (y *history) trouble(h *host, what int) bool {
 	case 0, 1:
 		y.fault(h, 20*time.Second, h.die, h.start)
 	case 2:
-		y.fault(h.way, 15*time.Second, func() { h.way.set(true, nil, nil) }, func() { h.way.set(false, nil, nil) })
+		y.fault(h.way, y.cutFor, func() { h.way.set(true, nil, nil) }, func() { h.way.set(false, nil, nil) })
 	case 3, 4:
 		y.fault(h.way, 10*time.Second, func() {
 			h.way.set(false, func() bool { return y.random()*4 < 1 }, func() time.Duration {

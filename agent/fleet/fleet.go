@@ -37,6 +37,10 @@ const (
 	// electionSlack is for how long a member of the store may answer for a leader that it is no more.
 	electionSlack = time.Second
 	maxTries      = 24 // of a transaction that others' changes undo
+	// maxIncarnations is how many of its own an agent knows: those whose blocks it may go on with.
+	maxIncarnations = 32
+	// windDown is how long leases that are to be revoked may live on: what the enforcer gives them, and a moment.
+	windDown = enforcer.RevokeDelay + 5*time.Second
 )
 
 // Config is what a Fleet needs. All but those marked are required.
@@ -46,6 +50,11 @@ type Config struct {
 	Prefix string // of all keys; it begins and ends with a slash
 	Member Member
 	TTL    time.Duration // of the agent's lease
+	// Keep is how long what is held stays held, and counts, beyond the lease's time where the agent cannot reach the
+	// store; zero: it does not.
+	Keep time.Duration
+	// Revokes: leases that are over are revoked here, whatever a licence says.
+	Revokes bool
 	// Now is the time since boot, suspension included: the clock of the fence.
 	Now func() time.Duration
 	// Epoch names the zero of Now; empty: no reading of another process compares with one of this.
@@ -90,6 +99,8 @@ type Fleet struct {
 	owns  []string      // the pools that the store knows this agent to have blocks of
 	// joined says that this process has joined once.
 	joined bool
+	// revokes: a licence here has leases revoked that are over, which takes a moment after the fence.
+	revokes bool
 	standing
 
 	beats chan struct{} // capacity 1: look at once
@@ -102,15 +113,17 @@ type membership struct {
 	value       string // of a/AGENT
 	lease       Lease
 	until       time.Duration // the fence
-	// anew says that this process joined where no agent of its key was: whatever blocks it finds are over.
-	anew bool
+	span        time.Duration // for how long slots may be in use after a sign of life, as the agent's key says
+	held        time.Duration // the fence of what is held
+	// follows are the incarnations whose blocks this one goes on with.
+	follows []string
 }
 
 // seen is what shows that the store is an older copy of itself.
 type seen struct {
 	Epoch string  `json:"epoch"`
 	Rev   int64   `json:"rev"`
-	TTL   float64 `json:"ttl,omitempty"` // the longest fleet.ttl of any agent, in seconds
+	TTL   float64 `json:"ttl,omitempty"` // the longest span of any agent, in seconds
 }
 
 // New makes a Fleet. It starts nothing.
@@ -138,7 +151,7 @@ func New(c Config) (*Fleet, error) {
 	}
 	f := &Fleet{cfg: c, store: c.Store, keys: keys{c.Prefix}, pools: map[string]*pool{}, news: map[string]word{},
 		rung: make(chan struct{}), beat: make(turn, 1), beats: make(chan struct{}, 1), asks: make(chan struct{}, 1)}
-	f.names = map[string]string{}
+	f.names, f.revokes = map[string]string{}, c.Revokes
 	f.cfg.Store = counted{c.Store, c.Observer, &f.pace, c.Now}
 	if c.TTL < MinTTL {
 		return nil, fmt.Errorf("the agent's lease of %s is too short: it must be at least %s", enforcer.Span(c.TTL),
@@ -166,6 +179,17 @@ func (t turn) give() { <-t }
 // two clocks go alike, and one election more, because a member that leads no more may have answered. sent is when the
 // lease was last renewed, before the call.
 func fence(sent, ttl time.Duration) time.Duration { return sent + ttl - ttl/16 - electionSlack }
+
+// span is for how long after a sign of life of this agent its slots may be in use. mu is held.
+func (f *Fleet) span() time.Duration {
+	switch {
+	case f.cfg.Keep > 0:
+		return f.cfg.TTL + f.cfg.Keep + windDown
+	case f.revokes:
+		return f.cfg.TTL + windDown
+	}
+	return f.cfg.TTL
+}
 
 // Run keeps the membership until ctx ends. It leaves the agent's key to its lease's end: slots that are in use go on
 // counting until then.
@@ -215,6 +239,9 @@ func (f *Fleet) ready(ctx context.Context, again bool) (membership, error) {
 	}
 	f.mu.Lock()
 	me, was := f.me, f.fault
+	if me.span < f.span() { // the store must know of it first
+		me = membership{}
+	}
 	f.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, f.cfg.TTL/3)
 	defer cancel()
@@ -226,7 +253,7 @@ func (f *Fleet) ready(ctx context.Context, again bool) (membership, error) {
 		me, err = f.register(ctx, me)
 	}
 	f.mu.Lock()
-	f.me, f.fault, f.until = me, err, max(f.until, me.until)
+	f.me, f.fault, f.until = me, err, max(f.until, me.until, me.held)
 	if err == nil {
 		f.why = ""
 	}
@@ -272,7 +299,7 @@ func (f *Fleet) renew(ctx context.Context, me membership) (membership, error) {
 		}
 	}
 	f.orders(res, len(gets)-2)
-	me.until = fence(sent, min(ttl, f.cfg.TTL))
+	me.until, me.held = fence(sent, min(ttl, f.cfg.TTL)), fence(sent, me.span)
 	return me, nil
 }
 
@@ -286,8 +313,7 @@ func (f *Fleet) lost(me membership) membership {
 // record is what a restarted agent goes on with.
 type record struct {
 	Epoch string `json:"epoch"`
-	// Incarnations are those that this start of the host has had: the last one, and before it the one that was in
-	// force when it was written.
+	// Incarnations are the latest ones that this start of the host has had, the last one last.
 	Incarnations []string      `json:"incarnations"`
 	Until        time.Duration `json:"until"` // a bound of the last one's fence
 	Seen         seen          `json:"seen"`
@@ -333,11 +359,10 @@ func (f *Fleet) register(ctx context.Context, _ membership) (membership, error) 
 	if err := f.sane(ctx, res); err != nil {
 		return none, err
 	}
-	was, err := f.admitted(res, r)
-	if err != nil {
+	if err := f.admitted(res, r); err != nil {
 		return none, err
 	}
-	kv, there := res.one(1)
+	kv, _ := res.one(1)
 	kvOwns, hasOwns := res.one(4)
 	owns, err := read[owned](kvOwns, hasOwns)
 	if err != nil {
@@ -347,12 +372,14 @@ func (f *Fleet) register(ctx context.Context, _ membership) (membership, error) 
 	if err != nil {
 		return none, plugin.Transiently("%v", err)
 	}
-	me := membership{incarnation: rand.Text(), anew: first && !there}
-	me.value = text(member{me.incarnation, f.cfg.Member.Name, f.cfg.Member.Version, f.cfg.TTL.Seconds()})
-	next := record{Epoch: f.cfg.Epoch, Incarnations: []string{me.incarnation}, Seen: f.lastSeen()}
-	if there {
-		next.Incarnations = []string{was.Incarnation, me.incarnation}
-	}
+	me := membership{incarnation: rand.Text(), follows: r.Incarnations}
+	f.mu.Lock()
+	me.span = f.span()
+	f.mu.Unlock()
+	me.value = text(member{me.incarnation, f.cfg.Member.Name, f.cfg.Member.Version, me.span.Seconds()})
+	next := record{Epoch: f.cfg.Epoch, Incarnations: append(slices.Clone(r.Incarnations), me.incarnation),
+		Seen: f.lastSeen()}
+	next.Incarnations = next.Incarnations[max(0, len(next.Incarnations)-maxIncarnations):]
 	if err := f.save(next); err != nil { // else a restarted agent would take itself for another host
 		return none, fmt.Errorf("the record of the fleet: %w", err)
 	}
@@ -370,7 +397,7 @@ func (f *Fleet) register(ctx context.Context, _ membership) (membership, error) 
 	if !res.Done {
 		return none, plugin.Transiently("another agent joined the fleet with this one's key at the same time")
 	}
-	me.lease, me.until = lease, fence(sent, min(ttl, f.cfg.TTL))
+	me.lease, me.until, me.held = lease, fence(sent, min(ttl, f.cfg.TTL)), fence(sent, me.span)
 	for _, name := range owns.Pools {
 		f.named(name)
 	}
@@ -383,42 +410,42 @@ func (f *Fleet) register(ctx context.Context, _ membership) (membership, error) 
 	return me, nil
 }
 
-// admitted returns what was in the fleet with this agent's key; its error says why this one may not follow it.
-func (f *Fleet) admitted(res *Result, r record) (was member, _ error) {
+// admitted says why this agent may not follow what is in the fleet with its key.
+func (f *Fleet) admitted(res *Result, r record) error {
 	f.orders(res, 5)
 	if kv, out := res.one(2); out {
 		f.stands(StateEvicted)
-		return was, f.evicted(kv)
+		return f.evicted(kv)
 	}
 	if _, held := res.one(3); held {
 		f.stands(StateEvicted)
-		return was, plugin.Transiently("an operator had put this agent out of the fleet; it may join in a moment")
+		return plugin.Transiently("an operator had put this agent out of the fleet; it may join in a moment")
 	}
 	kv, there := res.one(1)
 	was, err := read[member](kv, there)
 	if err != nil {
-		return was, plugin.Transiently("%v", err)
+		return plugin.Transiently("%v", err)
 	}
 	if there && !slices.Contains(r.Incarnations, was.Incarnation) {
 		e := plugin.Transiently("another host, or this one before it was started again, is in the fleet with this " +
 			"agent's key; this one waits until that has gone")
 		e.Hint = "where a host was copied, give the copy a key of its own: see agent.key_file"
 		f.stands(StateWaiting)
-		return was, e
+		return e
 	}
 	f.stands("")
-	return was, nil
+	return nil
 }
 
-// longest returns what has the store know the longest fleet.ttl of any agent, where this agent's is longer. It is the
+// longest returns what has the store know the longest span of any agent, where this agent's is longer. It is the
 // last of what res has got.
 func (f *Fleet) longest(res *Result) ([]Op, error) {
 	most, err := read[longest](res.one(len(res.Got) - 1))
 	if err != nil {
 		return nil, err
 	}
-	own := f.cfg.TTL.Seconds()
 	f.mu.Lock()
+	own := f.span().Seconds()
 	f.seen.TTL = max(f.seen.TTL, most.TTL, own)
 	f.mu.Unlock()
 	if most.TTL >= own {

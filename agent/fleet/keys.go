@@ -84,7 +84,7 @@ type member struct {
 	Incarnation string `json:"incarnation"`
 	Name        string `json:"name,omitempty"` // of the host, for people
 	Version     string `json:"version,omitempty"`
-	// TTL is the agent's fleet.ttl in seconds: its fence is no later.
+	// TTL is for how many seconds after its last sign of life the agent's slots may be in use.
 	TTL float64 `json:"ttl,omitempty"`
 }
 
@@ -103,15 +103,26 @@ type total struct {
 type held struct {
 	Incarnation string           `json:"incarnation"`
 	Blocks      map[string]int64 `json:"blocks"`
-	// TTL is the agent's fleet.ttl in seconds: for less than that it may use the blocks unseen.
+	// TTL is for how many seconds they may be in use unseen: the agent's fleet.ttl, and what held leases have beyond
+	// it.
 	TTL   float64   `json:"ttl"`
 	Since time.Time `json:"since,omitzero"` // when it got the first of them, by its clock: for people
+	// Former are slots that former incarnations of the agent may have in use still: this one did not go on from them.
+	Former map[string]former `json:"former,omitempty"` // by incarnation
 	terms
 }
 
-func (h *held) sum() (n int64) {
-	for _, b := range h.Blocks {
-		n += b
+// former is what another incarnation of an agent has left.
+type former struct {
+	Slots int64   `json:"slots"`
+	TTL   float64 `json:"ttl"` // as of the blocks
+}
+
+func (h *held) sum() int64 { return sum(h.Blocks) + rest(h.Former) }
+
+func rest(all map[string]former) (n int64) {
+	for _, x := range all {
+		n += x.Slots
 	}
 	return n
 }

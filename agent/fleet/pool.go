@@ -27,8 +27,9 @@ type pool struct {
 	out     int64                    // slots in all, as last seen
 	asked   int64                    // slots of the ticket; 0: there is none
 	askedAt time.Duration
-	called  time.Duration // when idle slots were last asked of others
-	reaped  time.Duration // when the dead were last looked for
+	called  time.Duration            // when idle slots were last asked of others
+	reaped  time.Duration            // when the dead were last looked for
+	former  map[string]time.Duration // by incarnation: when this agent first saw what it has left
 	gone    map[string]sighting
 }
 
@@ -41,7 +42,8 @@ type view struct {
 	epochMod int64 // when the store was last found to be a new one, or an old copy
 	mine     held
 	mineMod  int64
-	first    []KV // the tickets, first made first
+	former   map[string]former // as held.Former, without what is over by now
+	first    []KV              // the tickets, first made first
 	rev      int64
 }
 
@@ -143,7 +145,9 @@ type change struct {
 }
 
 // out returns how many slots are out once the agent has these blocks.
-func (v *view) out(blocks map[string]int64) int64 { return v.total.Out - v.mine.sum() + sum(blocks) }
+func (v *view) out(blocks map[string]int64) int64 {
+	return v.total.Out - v.mine.sum() + sum(blocks) + rest(v.former)
+}
 
 // since returns since when the agent has blocks of the pool, for people.
 func (v *view) since(now func() time.Time) time.Time {
@@ -164,8 +168,8 @@ func sum(blocks map[string]int64) (n int64) {
 // must live, and with grows there must be no quarantine.
 func (f *Fleet) write(ctx context.Context, me membership, name string, v *view, c change, grows bool) (
 	done bool, err error) {
-	h := held{Incarnation: me.incarnation, Blocks: c.blocks, TTL: f.cfg.TTL.Seconds(), Since: v.since(f.cfg.Time),
-		terms: c.terms}
+	h := held{Incarnation: me.incarnation, Blocks: c.blocks, TTL: me.span.Seconds(), Since: v.since(f.cfg.Time),
+		Former: v.former, terms: c.terms}
 	out := v.out(c.blocks)
 	is := []Is{has(f.keys.agent(f.cfg.Agent), me.value), still(f.keys.total(name), v.totalMod),
 		still(f.keys.block(name, f.cfg.Agent), v.mineMod), still(f.keys.terms(name), v.termsMod),
@@ -174,16 +178,16 @@ func (f *Fleet) write(ctx context.Context, me membership, name string, v *view, 
 		is = append(is, absent(f.keys.quarantine()))
 	}
 	ops := append([]Op{{Put: f.keys.total(name), Value: text(total{out})}}, c.also...)
-	if len(c.blocks) == 0 {
+	if h.sum() == 0 {
 		ops = append(ops, Op{Delete: f.keys.block(name, f.cfg.Agent)})
 	} else {
 		ops = append(ops, Op{Put: f.keys.block(name, f.cfg.Agent), Value: text(h)})
 	}
-	if now := c.terms; len(c.blocks) > 0 && now.Limit > 0 && (v.termsMod == 0 || now.Limit < v.terms.Limit) {
+	if now := c.terms; h.sum() > 0 && now.Limit > 0 && (v.termsMod == 0 || now.Limit < v.terms.Limit) {
 		ops = append(ops, Op{Put: f.keys.terms(name), Value: text(now)}) // the lowest wins at once
 		v.terms = now
 	}
-	owns, newly := f.owning(name, len(c.blocks) > 0)
+	owns, newly := f.owning(name, h.sum() > 0)
 	if newly {
 		ops = append(ops, Op{Put: f.keys.owns(f.cfg.Agent), Value: text(owns)})
 	}
@@ -211,6 +215,9 @@ func (f *Fleet) write(ctx context.Context, me membership, name string, v *view, 
 // assumed reports whether the store names this membership for the agent's blocks. Before one may be used it must: who
 // takes a dead agent's blocks over sees by that whether the agent has been back since.
 func (v *view) assumed(me membership) bool {
+	if !maps.Equal(v.former, v.mine.Former) {
+		return false
+	}
 	return len(v.mine.Blocks) == 0 && v.mineMod == 0 || v.mine.Incarnation == me.incarnation && v.mineMod >= v.epochMod
 }
 
@@ -258,19 +265,51 @@ func (f *Fleet) mine(me membership, p *pool, v *view) map[string]int64 {
 		if out = maps.Clone(p.held.Blocks); out == nil {
 			out = map[string]int64{}
 		}
-	case p.held.Incarnation == "" && me.anew && v.mine.Incarnation != me.incarnation:
+	case !me.goesOn(v.mine.Incarnation):
 		clear(out)
 	}
+	f.former(me, p, v)
 	for id := range out {
 		at, ok := p.touched[id]
 		if !ok {
 			p.touched[id] = now
-		} else if now-at > f.cfg.TTL { // every block that was answered then is over
+		} else if now-at > me.span { // every block that was answered then is over
 			delete(out, id)
 			delete(p.touched, id)
 		}
 	}
 	return out
+}
+
+// goesOn reports whether the membership goes on with the blocks of an incarnation.
+func (me *membership) goesOn(incarnation string) bool {
+	return incarnation == "" || incarnation == me.incarnation || slices.Contains(me.follows, incarnation)
+}
+
+// former finds what former incarnations of this agent may have in use still, which it does not go on with: those that
+// keep what is held. Each is over once it has been seen for as long as it may last. mu is held.
+func (f *Fleet) former(me membership, p *pool, v *view) {
+	now := f.cfg.Now()
+	v.former = map[string]former{}
+	if v.mineMod < v.epochMod { // the store is an old copy
+		maps.Copy(v.former, p.held.Former)
+	} else if maps.Copy(v.former, v.mine.Former); !me.goesOn(v.mine.Incarnation) && v.mine.TTL > f.cfg.TTL.Seconds() &&
+		sum(v.mine.Blocks) > 0 {
+		v.former[v.mine.Incarnation] = former{sum(v.mine.Blocks), v.mine.TTL}
+	}
+	for name, x := range v.former {
+		if p.former == nil {
+			p.former = map[string]time.Duration{}
+		}
+		if at, ok := p.former[name]; !ok {
+			p.former[name] = now
+		} else if now-at >= time.Duration(x.TTL*float64(time.Second)) {
+			delete(v.former, name)
+		}
+	}
+	if len(v.former) == 0 {
+		v.former = nil
+	}
 }
 
 // sweep gives back, of all pools, the blocks that nobody here has asked for within a lease's time, and states blocks
@@ -283,9 +322,9 @@ func (f *Fleet) sweep(ctx context.Context) {
 		if strings.Contains(name, "@") {
 			continue // a meter's
 		}
-		old := !p.known || p.restate
+		old := !p.known || p.restate || len(p.held.Former) > 0
 		for id := range p.held.Blocks {
-			old = old || now-p.touched[id] > f.cfg.TTL
+			old = old || now-p.touched[id] > f.me.span
 		}
 		if old {
 			due = append(due, name)

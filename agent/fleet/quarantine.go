@@ -59,7 +59,9 @@ func (f *Fleet) quarantine(ctx context.Context, kv KV, is identity, reason strin
 	if err != nil {
 		return plugin.Transiently("%v", err)
 	}
-	lasts := time.Duration(max(most.TTL, f.lastSeen().TTL, f.cfg.TTL.Seconds()) * float64(time.Second))
+	f.mu.Lock()
+	lasts := time.Duration(max(most.TTL, f.seen.TTL, f.span().Seconds()) * float64(time.Second))
+	f.mu.Unlock()
 	lease, _, err := f.cfg.Store.Grant(ctx, lasts)
 	if err != nil {
 		return f.transient(err)

@@ -37,7 +37,7 @@ func (b *blocks) open(cfg *Config, mu *sync.Mutex) (err error) {
 }
 
 // budgets is Keeper.Budgets. mu is held.
-func (b *blocks) budgets(now time.Duration) (out map[enforcer.Share]enforcer.Limit, fence time.Duration) {
+func (b *blocks) budgets(now time.Duration) (out, kept map[enforcer.Share]enforcer.Limit, fence time.Duration) {
 	out = map[enforcer.Share]enforcer.Limit{}
 	for ref, e := range b.entries {
 		for name, p := range e.plans {
@@ -46,12 +46,21 @@ func (b *blocks) budgets(now time.Duration) (out map[enforcer.Share]enforcer.Lim
 				continue
 			}
 			out[enforcer.Share{License: ref, Pool: name}] = enforcer.Limit(n)
-			if until != 0 && (fence == 0 || until < fence) {
-				fence = until
+			stay, end, bounded := p.keeps(now)
+			if bounded {
+				if kept == nil {
+					kept = map[enforcer.Share]enforcer.Limit{}
+				}
+				kept[enforcer.Share{License: ref, Pool: name}] = enforcer.Limit(stay)
+			}
+			for _, at := range []time.Duration{until, end} {
+				if at != 0 && (fence == 0 || at < fence) {
+					fence = at
+				}
 			}
 		}
 	}
-	return out, fence
+	return out, kept, fence
 }
 
 // lapse forgets the blocks that are over, and what there is nothing left to keep of. It reports whether any was over.

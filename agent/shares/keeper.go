@@ -203,7 +203,16 @@ func (k *Keeper) Nudge() { k.cfg.Wants.Changed() }
 func (k *Keeper) Budgets() (budgets map[enforcer.Share]enforcer.Limit, fence time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	return k.blocks.budgets(k.cfg.Now())
+	budgets, _, fence = k.blocks.budgets(k.cfg.Now())
+	return budgets, fence
+}
+
+// Kept returns what may stay held beside Budgets, as [enforcer.Facts] has it.
+func (k *Keeper) Kept() map[enforcer.Share]enforcer.Limit {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	_, kept, _ := k.blocks.budgets(k.cfg.Now())
+	return kept
 }
 
 // Taken returns what was taken of site meters, each in its present period: that and no more may be drawn here.
@@ -234,7 +243,9 @@ func (k *Keeper) Failing() map[enforcer.Ref]enforcer.Failing {
 // Fill states in the facts what Budgets, Taken and Failing say, and returns the fence of the budgets.
 func (k *Keeper) Fill(f *enforcer.Facts, _ time.Time) (fence time.Duration) {
 	f.SharesFailing = k.Failing()
-	f.Budgets, fence = k.Budgets()
+	k.mu.Lock()
+	f.Budgets, f.Kept, fence = k.blocks.budgets(k.cfg.Now())
+	k.mu.Unlock()
 	f.Draws = k.Taken()
 	return fence
 }

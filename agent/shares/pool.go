@@ -16,16 +16,22 @@ type Block struct {
 	Use  int64         `json:"use"`
 	Sent time.Duration `json:"sent"` // when the request was sent that its time counts from
 	For  time.Duration `json:"for"`
+	// Keep is how long leases that are held then still count, from Sent; zero: as long as more are granted.
+	Keep time.Duration `json:"keep,omitempty"`
 
 	kept      int64         // the most that a restarted agent would hand out of it, by the record
 	extend    time.Duration // when more time is asked for
 	notBefore time.Duration // no call about it sooner, after one that failed
 	tries     int           // that have failed since one that did not
+	lapsed    bool          // nothing more is handed out of it
 }
 
 // Until is when the agent stops handing out of a block: a sixteenth sooner than the upstream gives its slots to others,
 // because no two clocks go alike.
 func (b *Block) Until() time.Duration { return b.Sent + b.For - b.For/16 }
+
+// End is when nothing may be held of a block any more. Keep has its margin already.
+func (b *Block) End() time.Duration { return max(b.Until(), b.Sent+b.Keep) }
 
 // unkeptWait is when the next call about a block is tried after the record could not be written: soon enough for more
 // time.
@@ -63,6 +69,8 @@ type PoolDemand struct {
 // on with.
 type Pool struct {
 	Blocks []*Block `json:"blocks"`
+	// Ended: the last block is over that leases could be held of after its time. Until another comes, none may be held.
+	Ended bool `json:"ended,omitempty"`
 
 	total  int64         // what the licence grants the whole site
 	span   time.Duration // for how long blocks are given here; zero until the first is
@@ -106,17 +114,54 @@ func (p *Pool) have(now time.Duration) (n int64, until time.Duration) {
 	return n, until
 }
 
-// lapse forgets the blocks that are over.
-func (p *Pool) lapse(now time.Duration) bool {
-	n := len(p.Blocks)
-	p.Blocks = slices.DeleteFunc(p.Blocks, func(b *Block) bool { return b.Until() <= now })
-	return len(p.Blocks) < n
+// planned returns how many slots the blocks have, with those of which nothing is handed out until they are extended.
+func (p *Pool) planned(now time.Duration) (n int64) {
+	for _, b := range p.Blocks {
+		if b.End() > now {
+			n += b.Use
+		}
+	}
+	return n
+}
+
+// keeps returns how many slots may stay held although none of them may be handed out, and until when; bounded says that
+// nothing else may stay held.
+func (p *Pool) keeps(now time.Duration) (n int64, until time.Duration, bounded bool) {
+	bounded = p.Ended
+	for _, b := range p.Blocks {
+		if b.Keep == 0 || b.Until() > now {
+			continue
+		}
+		bounded = true
+		if end := b.End(); end > now {
+			if n += b.Use; until == 0 || end < until {
+				until = end
+			}
+		}
+	}
+	return n, until, bounded
+}
+
+// lapse forgets the blocks that are over, and reports whether less may be handed out or held than before.
+func (p *Pool) lapse(now time.Duration) (lapsed bool) {
+	p.Blocks = slices.DeleteFunc(p.Blocks, func(b *Block) bool {
+		if b.Until() > now {
+			b.lapsed = false
+			return false
+		}
+		over := b.End() <= now
+		lapsed = lapsed || over || !b.lapsed
+		b.lapsed = true
+		p.Ended = p.Ended || over && b.Keep > 0
+		return over
+	})
+	return lapsed
 }
 
 // need returns how many slots the pool needs of this licence: what is in use or asked for, less what comes from
 // elsewhere.
 func (p *Pool) need(now time.Duration, d PoolDemand) int64 {
-	have, _ := p.have(now)
+	have := p.planned(now)
 	n := d.InUse
 	if !d.Draining {
 		n += d.Waiting
@@ -133,7 +178,7 @@ func (p *Pool) idleAfter() time.Duration { return max(p.span, time.Second) }
 // Next returns what is to be done now, nil for nothing, and when to look again; zero: when something changes. Closing,
 // the agent gives back all that is not in use.
 func (p *Pool) Next(now time.Duration, d PoolDemand, closing bool) (*Step, time.Duration) {
-	have, _ := p.have(now)
+	have := p.planned(now)
 	need := p.need(now, d)
 	if need >= p.peak || now-p.peakAt > p.idleAfter() {
 		p.peak, p.peakAt = need, now
@@ -188,6 +233,7 @@ func (p *Pool) Next(now time.Duration, d PoolDemand, closing bool) (*Step, time.
 	for _, b := range p.Blocks {
 		later(b.extend)
 		later(b.Until())
+		later(b.End())
 	}
 	if len(p.Blocks) > 0 {
 		later(p.peakAt + p.idleAfter() + 1)
@@ -324,7 +370,7 @@ func (p *Pool) unrecorded(s *Step, now time.Duration) {
 
 // answered takes the answer to a step, whose request was sent at sent; got is nil for Return.
 func (p *Pool) answered(s *Step, got *plugin.Block, sent, now time.Duration, jitter float64) {
-	p.refused = false
+	p.refused, p.Ended = false, p.Ended && s.Kind == Return
 	b := p.block(s.Block)
 	if s.Kind == Return {
 		if b != nil {
@@ -354,7 +400,7 @@ func (p *Pool) answered(s *Step, got *plugin.Block, sent, now time.Duration, jit
 	} else if s.Slots < got.Slots {
 		p.rigid = true
 	}
-	b.Slots, b.Use, b.Sent, b.For, b.tries, b.notBefore = got.Slots, got.Slots, sent, got.For, 0, 0
+	b.Slots, b.Use, b.Sent, b.For, b.Keep, b.tries, b.notBefore = got.Slots, got.Slots, sent, got.For, got.Keep, 0, 0
 	b.extend = sent + time.Duration(float64(got.For)/3*(0.9+0.2*jitter))
 }
 
@@ -402,6 +448,7 @@ func (p *Pool) failed(s *Step, now time.Duration, err *plugin.Error, jitter floa
 	case b == nil:
 	case err.SystemCode == plugin.SystemLapsed:
 		// Its slots may be another's: at once.
+		p.Ended = p.Ended || b.Keep > 0
 		p.Blocks = slices.DeleteFunc(p.Blocks, func(x *Block) bool { return x == b })
 	default: // it goes on until its own time is over
 		if s.Slots > b.Slots {
