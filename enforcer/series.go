@@ -26,22 +26,29 @@ func (c Cursor) compare(o Cursor) int {
 // blockSize is how many leases a block of a series has at the most.
 const blockSize = 256
 
-// series is leases in the order of their cursors. Adding the latest takes always as long, and so does removing it. Any
-// other lease takes a binary search and a move within one block. No block is empty.
+// series is leases in the order of their cursors. What lies where is known without a look at the leases themselves, each
+// of which is somewhere else in memory: adding the latest and removing it looks at none, and finding any other looks at
+// those of one block. Adding one between others looks at a few of a block and moves the rest of it.
 type series struct {
-	blocks [][]*held
+	blocks []block // none is empty
 	n      int
+	// No lease is behind high, and none but the last one is behind before.
+	high, before Cursor
+}
+
+// block is some of the leases. None of them is before low, and all of the blocks before it are.
+type block struct {
+	low    Cursor
+	leases []*held
 }
 
 // blockOf returns the block that has a place, or would have it.
 func (s *series) blockOf(c Cursor) int {
 	last := len(s.blocks) - 1
-	if last <= 0 || CursorOf(s.blocks[last][0].Lease).compare(c) <= 0 {
+	if last <= 0 || s.blocks[last].low.compare(c) <= 0 {
 		return max(0, last)
 	}
-	i, found := slices.BinarySearchFunc(s.blocks[:last], c, func(b []*held, c Cursor) int {
-		return CursorOf(b[0].Lease).compare(c)
-	})
+	i, found := slices.BinarySearchFunc(s.blocks[:last], c, func(b block, c Cursor) int { return b.low.compare(c) })
 	if !found {
 		i--
 	}
@@ -49,60 +56,80 @@ func (s *series) blockOf(c Cursor) int {
 }
 
 // in returns the place in a block that a cursor has, or would have.
-func in(block []*held, c Cursor) (int, bool) {
-	return slices.BinarySearchFunc(block, c, func(h *held, c Cursor) int { return CursorOf(h.Lease).compare(c) })
+func in(leases []*held, c Cursor) (int, bool) {
+	return slices.BinarySearchFunc(leases, c, func(h *held, c Cursor) int { return CursorOf(h.Lease).compare(c) })
 }
 
 func (s *series) add(h *held) {
+	c := CursorOf(h.Lease)
 	s.n++
 	if len(s.blocks) == 0 {
 		var b []*held
 		if cap(s.blocks) > 0 { // what drop left
-			b = s.blocks[:1][0]
+			b = s.blocks[:1][0].leases
 		}
-		s.blocks = append(s.blocks, append(b, h))
+		s.blocks = append(s.blocks, block{c, append(b, h)})
+		s.high, s.before = c, Cursor{}
 		return
 	}
-	c := CursorOf(h.Lease)
+	if s.before = s.high; s.high.compare(c) >= 0 {
+		s.insert(c, h)
+		return
+	}
+	s.high = c
+	if last := &s.blocks[len(s.blocks)-1]; len(last.leases) < blockSize {
+		last.leases = append(last.leases, h)
+		return
+	}
+	s.blocks = append(s.blocks, block{c, []*held{h}})
+}
+
+// insert adds a lease that may have others behind it.
+func (s *series) insert(c Cursor, h *held) {
 	i := s.blockOf(c)
-	b := s.blocks[i]
-	at := len(b)
-	if CursorOf(b[at-1].Lease).compare(c) > 0 {
-		at, _ = in(b, c)
+	b := &s.blocks[i]
+	at, _ := in(b.leases, c)
+	if at == 0 {
+		b.low = c
 	}
 	switch {
-	case len(b) < blockSize:
-		s.blocks[i] = slices.Insert(b, at, h)
-	case at == len(b) && i+1 < len(s.blocks) && len(s.blocks[i+1]) < blockSize:
-		s.blocks[i+1] = slices.Insert(s.blocks[i+1], 0, h)
-	case at == len(b):
-		s.blocks = slices.Insert(s.blocks, i+1, []*held{h})
+	case len(b.leases) < blockSize:
+		b.leases = slices.Insert(b.leases, at, h)
+	case at == len(b.leases) && i+1 < len(s.blocks) && len(s.blocks[i+1].leases) < blockSize:
+		next := &s.blocks[i+1]
+		next.low, next.leases = c, slices.Insert(next.leases, 0, h)
+	case at == len(b.leases):
+		s.blocks = slices.Insert(s.blocks, i+1, block{c, []*held{h}})
 	default:
-		half := len(b) / 2
-		second := slices.Clone(b[half:])
-		clear(b[half:])
-		first := b[:half]
+		half := len(b.leases) / 2
+		second := slices.Clone(b.leases[half:])
+		low := CursorOf(second[0].Lease)
+		clear(b.leases[half:])
+		b.leases = b.leases[:half]
 		if at <= half {
-			first = slices.Insert(first, at, h)
+			b.leases = slices.Insert(b.leases, at, h)
 		} else {
 			second = slices.Insert(second, at-half, h)
 		}
-		s.blocks[i] = first
-		s.blocks = slices.Insert(s.blocks, i+1, second)
+		s.blocks = slices.Insert(s.blocks, i+1, block{low, second})
 	}
 }
 
 // remove takes a lease out, which is in it.
 func (s *series) remove(h *held) {
 	s.n--
-	i := s.blockOf(CursorOf(h.Lease))
-	b := s.blocks[i]
+	i := len(s.blocks) - 1
+	b := s.blocks[i].leases
 	at := len(b) - 1
-	if b[at] != h {
+	if b[at] == h {
+		s.high = s.before
+	} else {
+		i = s.blockOf(CursorOf(h.Lease))
+		b = s.blocks[i].leases
 		at = slices.Index(b, h)
 	}
 	b = slices.Delete(b, at, at+1)
-	s.blocks[i] = b
+	s.blocks[i].leases = b
 	if len(b) == 0 {
 		s.drop(i)
 		s.join(i - 1)
@@ -113,10 +140,10 @@ func (s *series) remove(h *held) {
 
 // join makes one block of two that follow on each other, where both have few leases, and reports whether it did.
 func (s *series) join(i int) bool {
-	if i < 0 || i+1 >= len(s.blocks) || len(s.blocks[i])+len(s.blocks[i+1]) > blockSize/2 {
+	if i < 0 || i+1 >= len(s.blocks) || len(s.blocks[i].leases)+len(s.blocks[i+1].leases) > blockSize/2 {
 		return false
 	}
-	s.blocks[i] = append(s.blocks[i], s.blocks[i+1]...)
+	s.blocks[i].leases = append(s.blocks[i].leases, s.blocks[i+1].leases...)
 	s.drop(i + 1)
 	return true
 }
@@ -125,8 +152,8 @@ func (s *series) join(i int) bool {
 const leastBlock = 8
 
 func (s *series) drop(i int) {
-	if len(s.blocks) == 1 && cap(s.blocks) <= leastBlock && cap(s.blocks[0]) <= leastBlock {
-		s.blocks[0] = s.blocks[0][:0] // its leases were cleared
+	if len(s.blocks) == 1 && cap(s.blocks) <= leastBlock && cap(s.blocks[0].leases) <= leastBlock {
+		s.blocks[0].leases = s.blocks[0].leases[:0] // its leases were cleared
 		s.blocks = s.blocks[:0]
 		return
 	}
@@ -143,15 +170,15 @@ func (s *series) from(c Cursor) func() (*held, bool) {
 	if s.n > 0 {
 		i = s.blockOf(c)
 		found := false
-		if at, found = in(s.blocks[i], c); found {
+		if at, found = in(s.blocks[i].leases, c); found {
 			at++
 		}
 	}
 	return func() (*held, bool) {
 		for ; i < len(s.blocks); i, at = i+1, 0 {
-			if at < len(s.blocks[i]) {
+			if at < len(s.blocks[i].leases) {
 				at++
-				return s.blocks[i][at-1], true
+				return s.blocks[i].leases[at-1], true
 			}
 		}
 		return nil, false
@@ -173,7 +200,7 @@ func (s *series) after(c Cursor, yield func(*held) bool) {
 // all calls yield with each lease in its order, until it returns false.
 func (s *series) all(yield func(*held) bool) {
 	for _, b := range s.blocks {
-		for _, h := range b {
+		for _, h := range b.leases {
 			if !yield(h) {
 				return
 			}
@@ -184,7 +211,7 @@ func (s *series) all(yield func(*held) bool) {
 // latest calls yield with each lease, the latest first, until it returns false.
 func (s *series) latest(yield func(*held) bool) {
 	for _, b := range slices.Backward(s.blocks) {
-		for _, h := range slices.Backward(b) {
+		for _, h := range slices.Backward(b.leases) {
 			if !yield(h) {
 				return
 			}

@@ -32,6 +32,32 @@ func TestSeriesIsASortedList(t *testing.T) {
 	}
 }
 
+// A lease that comes last costs no look at others, nor does one that goes, however many there are: in a million leases
+// each look is memory that is in no cache.
+func TestSeriesLooksAtNoOtherLease(t *testing.T) {
+	x := &seriesTest{t: t, r: rand.New(rand.NewPCG(1, 1))}
+	for i := range 3*blockSize + 7 {
+		x.add(i)
+	}
+	between := []*held{x.list[10], x.list[blockSize+20], x.list[3*blockSize]}
+	for _, h := range x.list {
+		if !slices.Contains(between, h) {
+			h.Lease = nil // a look at it ends the test
+		}
+	}
+	for i := range 2 * blockSize {
+		h := &held{Lease: &Lease{AcquiredAt: noon.Add(time.Duration(10_000 + i))}}
+		x.s.add(h)
+		if i%3 == 0 {
+			x.s.remove(h)
+			x.s.add(h)
+		}
+	}
+	for _, h := range between {
+		x.s.remove(h)
+	}
+}
+
 // seriesTest is a series, and the same leases in a list.
 type seriesTest struct {
 	t      *testing.T
@@ -74,11 +100,15 @@ func (x *seriesTest) check() {
 		t.Fatal("backwards it is another list")
 	}
 	small := 0
-	for _, b := range s.blocks {
-		if len(b) == 0 || len(b) > blockSize {
-			t.Fatalf("a block of %d", len(b))
+	for i, b := range s.blocks {
+		if first := CursorOf(b.leases[0].Lease); first.compare(b.low) < 0 ||
+			i > 0 && CursorOf(s.blocks[i-1].leases[len(s.blocks[i-1].leases)-1].Lease).compare(b.low) >= 0 {
+			t.Fatalf("block %d is said to begin with %v", i, b.low)
 		}
-		if len(b) <= blockSize/4 {
+		if len(b.leases) == 0 || len(b.leases) > blockSize {
+			t.Fatalf("a block of %d", len(b.leases))
+		}
+		if len(b.leases) <= blockSize/4 {
 			small++
 		}
 	}
@@ -87,6 +117,10 @@ func (x *seriesTest) check() {
 	}
 	if len(x.list) == 0 {
 		return
+	}
+	if n := len(x.list); CursorOf(x.list[n-1].Lease).compare(s.high) > 0 ||
+		n > 1 && CursorOf(x.list[n-2].Lease).compare(s.before) > 0 {
+		t.Fatalf("of %d leases the last are said to be no later than %v and %v", n, s.before, s.high)
 	}
 	i := x.r.IntN(len(x.list))
 	rest := slices.Collect(func(yield func(*held) bool) { s.after(CursorOf(x.list[i].Lease), yield) })
