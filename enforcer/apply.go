@@ -46,6 +46,9 @@ func (e *Enforcer) Apply(ev Event) {
 	for _, it := range ev.Lease.Items {
 		if p := e.pools[it.Pool]; p != nil {
 			e.reschedule(p)
+			if e.counting {
+				e.count(p, ev.At)
+			}
 		}
 	}
 }
@@ -85,6 +88,9 @@ func (e *Enforcer) applyVerdict(ev Event) {
 			p.revokeAt = ev.At.Add(RevokeDelay)
 		}
 		e.reschedule(p)
+		if e.counting {
+			e.count(p, ev.At)
+		}
 	}
 }
 
@@ -214,6 +220,9 @@ func (e *Enforcer) applyEnded(ev *Event) {
 			p.borrowed -= n
 		}
 		p.eased()
+		if e.counting && !p.named { // it may be forgotten now
+			e.count(p, ev.At)
+		}
 		e.drop(it.Pool, p)
 	}
 	if r := e.tokenOf(l); r != nil {

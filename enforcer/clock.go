@@ -311,6 +311,7 @@ func (e *Enforcer) applyStepped(ev Event) {
 	if by == 0 {
 		return
 	}
+	e.stepCounts(ev.At, by)
 	for _, h := range e.leases.All {
 		if h.ExpiresAt.IsZero() || h.Lifetime == LifetimeBorrow {
 			continue

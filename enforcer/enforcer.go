@@ -58,6 +58,10 @@ type Enforcer struct {
 	tenures []*tenure
 	current uint32
 
+	counting bool    // usage is counted
+	closed   []Usage // that nobody has taken yet
+	lost     int     // that nobody will
+
 	snapshot *Snapshot // under way; nil: none is
 	taken    uint32    // counts snapshots
 }

@@ -20,6 +20,7 @@ type pool struct {
 	queue   queue
 	// borrowed is how many of the slots in use are borrowed.
 	borrowed int64
+	counted  *usageCount // nil: its usage is not counted
 
 	expiry   paged[expiring] // a heap by ExpiresAt of the leases that have one
 	last     []Item          // of the last lease of this pool alone
@@ -87,6 +88,7 @@ func (e *Enforcer) reschedule(p *pool) {
 
 // discard forgets a pool of which no lease is held.
 func (e *Enforcer) discard(p *pool) {
+	e.endCount(p)
 	p.revokeAt = zeroTime
 	e.reschedule(p)
 	delete(e.pools, p.name)

@@ -34,6 +34,7 @@ type twin struct {
 	stirred     []string   // pools, by the events since nobody was served
 	anywhere    bool       // every pool is stirred
 	licences    []*License // that may be in force
+	usage       modelUsage
 	ledger
 }
 
@@ -62,6 +63,7 @@ func (s *twin) do(t *rapid.T, r Request) (d Decision, lost bool) {
 		if !s.crashed {
 			s.e.Apply(ev)
 			s.replayed.Apply(ev)
+			s.usage.saw(s.e, ev)
 			var all bool
 			s.stirred, all = ev.Stirs(s.stirred)
 			s.anywhere = s.anywhere || all
@@ -126,6 +128,7 @@ func (s *twin) restart(t *rapid.T) {
 	s.crashing, s.crashed, s.taking = 0, false, nil
 	s.e, s.replayed = s.recover(), s.recover()
 	s.anywhere = true
+	s.usage.begin(s.e, s.now)
 	s.m.resume(s.now)
 	s.acknowledgedSurvives(t)
 	if s.m.verdict != nil {
@@ -382,6 +385,7 @@ func newTwin(t *rapid.T) *twin {
 	s := &twin{options: o, m: newModel(o), e: New(o), replayed: New(o),
 		now: time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC), ledger: newLedger()}
 	s.issue(t)
+	s.usage.begin(s.e, s.now)
 	return s
 }
 
@@ -390,12 +394,14 @@ func (s *twin) crashNext(t *rapid.T) { s.crashing = rapid.IntRange(1, 2).Draw(t,
 func (s *twin) check(t *rapid.T) {
 	s.settle(t)
 	s.invariants(t)
+	s.usage.agree(t, s.e, s.now)
 }
 
 // TestAgainstModel: whatever is asked for in whatever order, and wherever the agent dies, the answers are the model's,
 // and the invariants hold: DecideChangesNothing, NeverOverBudget, CountsAgree, NoStarvation, FirstComeFirstServed,
 // GrantedTheInstantItFits, DeniedOnlyWhenFull, DrawExactlyOnce, TokenKeptADay, EndedForAReason, BorrowedUntilItsDate,
-// AcknowledgedSurvives, NothingFreedByAbsence, AccountsAgree, NothingStaysDue, ReplayMakesTheSameState.
+// AcknowledgedSurvives, NothingFreedByAbsence, AccountsAgree, NothingStaysDue, ReplayMakesTheSameState,
+// UsageAgrees.
 func TestAgainstModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := newTwin(t)

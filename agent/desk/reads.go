@@ -30,6 +30,24 @@ func (d *Desk) Pools() []enforcer.PoolStatus {
 	return out
 }
 
+// TakeUsage returns what was in use since the last call, by pools and hours, and forgets it; lost is how many hours of
+// pools nobody took in time. From the first call on usage is counted. As with Pools, others are served in between.
+func (d *Desk) TakeUsage() (all []enforcer.Usage, lost int) {
+	d.mu.Lock()
+	names := d.core.PoolNames()
+	if len(names) == 0 {
+		all, lost = d.core.TakeUsage(nil, d.last) // of pools that are gone
+	}
+	d.mu.Unlock()
+	for part := range slices.Chunk(names, portion) {
+		now := d.lockSettled()
+		some, n := d.core.TakeUsage(part, now)
+		d.mu.Unlock()
+		all, lost = append(all, some...), lost+n
+	}
+	return all, lost
+}
+
 // Pool returns one pool or meter.
 func (d *Desk) Pool(name string) (enforcer.PoolStatus, bool) {
 	now := d.lockSettled()
