@@ -26,6 +26,7 @@ import (
 	"github.com/usher-agent/usher/agent/shares"
 	"github.com/usher-agent/usher/agent/systemd"
 	"github.com/usher-agent/usher/agent/upstreams"
+	"github.com/usher-agent/usher/agent/usage"
 	"github.com/usher-agent/usher/agent/vitals"
 	"github.com/usher-agent/usher/metrics"
 	"github.com/usher-agent/usher/plugin"
@@ -75,6 +76,7 @@ type observers struct {
 	plugins plugins.Plugins
 	reports *reports.Reports
 	denials []*denials.Tally
+	usage   *usage.Usage
 }
 
 // sharing is what gives this agent its part of a site's pools.

@@ -63,6 +63,7 @@ var arrows = map[string][]string{
 	"agent/systemd": {"agent/files", "agent/liveness"},
 	"agent/upstreams": {"agent/config", "agent/files", "agent/pulse", "agent/shares", "client/wire", "enforcer",
 		"plugin"},
+	"agent/usage":     {"agent/eventlog", "agent/files", "agent/identity", "client/wire", "enforcer"},
 	"agent/watch":     {"agent/files", "enforcer", "plugin/textual"},
 	"agent/bench":     {"enforcer", "client", "agent/liveness/oldkernel"},
 	"configs":         {},

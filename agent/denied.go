@@ -34,6 +34,7 @@ func (a *Agent) denied(r *enforcer.Acquire, d *enforcer.Denial) {
 	for _, t := range a.denials {
 		t.Denied(r, d)
 	}
+	a.usage.Denied(r, d, a.desk.Now())
 }
 
 // tellDenied tells subscribers of denials: admins, and the user that was denied.

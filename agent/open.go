@@ -107,7 +107,10 @@ func (o *opening) openDesk() (err error) {
 	o.running.closing(func() error { o.holders.Close(); return nil })
 	o.feeds = api.NewFeeds()
 	o.openDenials()
-	if o.desk, err = desk.New(desk.Options{Now: o.options.Now, Observer: o.metrics, Watcher: o.feeds,
+	if err := o.openUsage(); err != nil {
+		return err
+	}
+	if o.desk, err = desk.New(desk.Options{Now: o.options.Now, Observer: counters{o.metrics, o.usage}, Watcher: o.feeds,
 		Signals: desk.Signals{
 			Ended: o.holders.Ended, DemandChanged: o.wants.Changed, Short: o.wants.Missed,
 			Elsewhere: o.wants.Elsewhere, Denied: o.denied,
@@ -126,6 +129,7 @@ func (o *opening) openDesk() (err error) {
 		return nil
 	})
 	o.running.task("holders", o.holders.Run)
+	o.running.task("usage", o.usage.Run)
 	o.running.task("service manager", o.handover.Run)
 	o.recoverHolders()
 	return nil

@@ -48,6 +48,9 @@ func (e *Enforcer) Apply(ev Event) {
 			e.reschedule(p)
 			if e.counting {
 				e.count(p, ev.At)
+				if ev.Kind == EventGranted {
+					p.counted.grants++
+				}
 			}
 		}
 	}

@@ -72,6 +72,8 @@ type Denial struct {
 	// grows on demand and could cover the request, or others wait for draws of the meter.
 	MayGrow bool
 
+	Idle int64 // slots of Pool that other hosts of the site have and nobody uses, where that is known
+
 	Waited time.Duration // how long the request had waited
 }
 
@@ -82,6 +84,7 @@ func (d *Denial) Elsewhere(out, idle int64) *Denial {
 		return d
 	}
 	said := *d
+	said.Idle = idle
 	if idle == 0 {
 		said.Detail = fmt.Sprintf("%s; other hosts have %d, and use them", d.Detail, out)
 		said.Hint = "wait (wait_seconds) until another host releases some, or have the licence extended"

@@ -30,6 +30,7 @@ type modelSum struct {
 	slots, over    big.Rat // slot-milliseconds
 	overFor        time.Duration
 	peak, overPeak int64
+	grants         int64
 }
 
 // begin begins to count, as an agent does when it starts.
@@ -112,7 +113,6 @@ func (u *modelUsage) saw(e *Enforcer, ev Event) {
 			was = u.seen[name]
 			was.at = ev.At
 			u.seen[name] = was
-			u.look(e, name, ev.At)
 		}
 	case ev.Kind == EventVerdict:
 		for name := range u.seen {
@@ -124,6 +124,9 @@ func (u *modelUsage) saw(e *Enforcer, ev Event) {
 	case ev.Lease != nil:
 		for _, it := range ev.Lease.Items {
 			u.look(e, it.Pool, ev.At)
+			if ev.Kind == EventGranted {
+				sumOf(u.hours, it.Pool, ev.At).grants++
+			}
 		}
 	}
 }
@@ -143,6 +146,7 @@ func (u *modelUsage) agree(t *rapid.T, e *Enforcer, now time.Time) {
 		sum.slots.Add(&sum.slots, new(big.Rat).SetInt64(a.Slots))
 		sum.over.Add(&sum.over, new(big.Rat).SetInt64(a.Over))
 		sum.overFor += a.OverFor
+		sum.grants += a.Grants
 		sum.peak, sum.overPeak = max(sum.peak, a.Peak), max(sum.overPeak, a.OverPeak)
 	}
 	for k, want := range u.hours {
@@ -154,9 +158,11 @@ func (u *modelUsage) agree(t *rapid.T, e *Enforcer, now time.Time) {
 					pair[1])
 			}
 		}
-		if got.overFor != want.overFor || got.peak != want.peak || got.overPeak != want.overPeak {
-			t.Fatalf("UsageAgrees: %s at %v: over for %v, peak %d, %d over; the model has %v, %d, %d", k.pool, k.hour,
-				got.overFor, got.peak, got.overPeak, want.overFor, want.peak, want.overPeak)
+		if got.overFor != want.overFor || got.peak != want.peak || got.overPeak != want.overPeak ||
+			got.grants != want.grants {
+			t.Fatalf("UsageAgrees: %s at %v: over for %v, peak %d, %d over, %d grants; the model has %v, %d, %d, %d",
+				k.pool, k.hour, got.overFor, got.peak, got.overPeak, got.grants, want.overFor, want.peak,
+				want.overPeak, want.grants)
 		}
 	}
 	for k, got := range u.taken {

@@ -13,6 +13,7 @@ type Usage struct {
 	Hour     time.Time // its beginning, UTC
 	Peak     int64     // the most slots in use at one time
 	OverPeak int64     // the most slots beyond the budget at one time
+	Grants   int64     // leases that were granted
 	// Slots is slots in use times how long they were, in slot-milliseconds; Over is likewise the slots beyond the
 	// budget.
 	Slots, Over int64
@@ -35,6 +36,7 @@ type usageCount struct {
 	peak, overPeak int64
 	slots, beyond  wide
 	overFor        int64 // nanoseconds
+	grants         int64
 	limit, budget  Limit
 	per            int64 // parts of a slot
 }
@@ -102,7 +104,7 @@ func hourOf(at int64) int64 {
 	return h
 }
 
-// count counts a pool's usage up to an instant, and what is in use from then on.
+// count counts a pool's usage up to the instant of an event, or of a look, and what is in use from then on.
 func (e *Enforcer) count(p *pool, now time.Time) {
 	if p.counted == nil {
 		if e.counting {
@@ -113,7 +115,6 @@ func (e *Enforcer) count(p *pool, now time.Time) {
 	e.pass(p, now.UnixNano())
 	if p.counted.per != p.grant.per() {
 		e.close(p)
-		p.counted.peak, p.counted.overPeak = 0, 0
 	}
 	p.counted.look(p)
 }
@@ -137,6 +138,7 @@ func (e *Enforcer) pass(p *pool, at int64) {
 func (c *usageCount) pass(at int64) {
 	d := at - c.since
 	c.since = at
+	c.peak, c.overPeak = max(c.peak, c.inUse), max(c.overPeak, c.over)
 	if c.inUse > 0 {
 		c.slots.add(c.inUse, d)
 	}
@@ -181,9 +183,10 @@ func (e *Enforcer) close(p *pool) {
 	unit := uint64(c.per) * uint64(time.Millisecond)
 	u := Usage{Pool: p.name, Hour: time.Unix(c.hour*3600, 0).UTC(), Peak: slotsOf(c.peak, c.per),
 		OverPeak: slotsOf(c.overPeak, c.per), Slots: c.slots.take(unit), Over: c.beyond.take(unit),
-		OverFor: time.Duration(c.overFor), Limit: c.limit, Budget: c.budget}
-	c.peak, c.overPeak, c.overFor, c.limit, c.budget = c.inUse, c.over, 0, p.grant.Limit, p.grant.Budget
-	if u.Peak == 0 {
+		OverFor: time.Duration(c.overFor), Grants: c.grants, Limit: c.limit, Budget: c.budget}
+	c.peak, c.overPeak, c.overFor, c.grants = 0, 0, 0, 0 // what is still in use shows when time passes
+	c.limit, c.budget = p.grant.Limit, p.grant.Budget
+	if u.Peak == 0 && u.Grants == 0 {
 		return
 	}
 	if len(e.closed) >= mostClosed {

@@ -93,6 +93,8 @@ type Operations interface {
 	Drain(ctx context.Context, by enforcer.Caller, wait time.Duration, release bool) (wire.Drain, *enforcer.Denial)
 	Drained() wire.Drain
 	Undrain(by enforcer.Caller) *enforcer.Denial
+	// Usage returns what was in use in a period.
+	Usage(ctx context.Context, q UsageQuery) (wire.Usage, *enforcer.Denial)
 	// Preview is what would leave the host with the next call to each upstream. CallUpstream makes these calls at once,
 	// and says what came of each.
 	Preview() []wire.UpstreamRequest

@@ -69,6 +69,7 @@ var table = []route{
 	{"GET", "/v1/drain", admin, (*Server).getDrain},
 	{"POST", "/v1/drain", admin, (*Server).drain},
 	{"DELETE", "/v1/drain", admin, (*Server).undrain},
+	{"GET", "/v1/usage", admin, (*Server).getUsage},
 	{"GET", "/v1/clock", allowed, func(s *Server, c *call) { s.answer(c, http.StatusOK, s.operations.Clock()) }},
 	{"GET", "/v1/health", anyone, (*Server).getHealth},
 	{"GET", "/v1/ready", anyone, (*Server).getReady},

@@ -34,6 +34,8 @@ const (
 	BlocksFile      = "blocks.json"
 	ReportsFile     = "reports.json"
 	FleetFile       = "fleet.json"
+	UsageFile       = "usage.json"
+	UsageFolder     = "usage" // the record of hours that are over
 )
 
 // runtimeFact is what the state's manifest says of the runtime folder, so that one that is emptied while leases are
@@ -184,6 +186,13 @@ func (s *Seals) SealEvents(last eventlog.Head) {
 	}
 }
 
+// UsageGone notes that hours of the record of usage are gone.
+func (s *Seals) UsageGone() {
+	if err := s.State.Note(UsageFolder, files.FaultMissing); err != nil {
+		s.log.Warn("what was found of the record of usage could not be written", "error", err)
+	}
+}
+
 // Keeping is how a part of the agent reads and replaces a file of its own.
 type Keeping struct {
 	Read  func(path string) ([]byte, error)
@@ -219,7 +228,7 @@ func Nothing(files.Content) []byte     { return nil }
 // Labels returns the names that findings are counted under: a closed set.
 func Labels() []string {
 	return []string{stateManifest, runtimeManifest, UpstreamFile, DrawsFile, HistoryFile, BlocksFile, ReportsFile,
-		FleetFile,
+		FleetFile, UsageFile, UsageFolder,
 		DurableJournal, RuntimeJournal, "dialect", audit.Folder}
 }
 
@@ -280,6 +289,10 @@ func (s *Seals) Effect(file string) string {
 	case stateManifest:
 		return "what was drawn and held before is not known for sure: no draw and no slot is handed out until the " +
 			"state is accepted, and no duty counts as met until a call succeeds"
+	case UsageFile:
+		return "what was in use in the last hours stands as it was last known"
+	case UsageFolder:
+		return "hours are missing from the record of usage, and reports say so"
 	case audit.Folder:
 		return "events are missing from the log"
 	}
@@ -379,7 +392,7 @@ func Accept(c Config, runtimeDir string) (out []Accepted, err error) {
 	if err := s.CheckUpstream(); err != nil {
 		return nil, err
 	}
-	if err := settle(s.State, UpstreamFile, DrawsFile, HistoryFile, ReportsFile); err != nil {
+	if err := settle(s.State, UpstreamFile, DrawsFile, HistoryFile, ReportsFile, UsageFile); err != nil {
 		return nil, err
 	}
 	if err := s.OpenRuntime(runtimeDir); err != nil {
