@@ -92,7 +92,8 @@ func TestOpenAPIShapes(t *testing.T) {
 		wire.UpstreamOutcome{},
 		wire.UpstreamEmergency{}, wire.EmergencyRequest{}, wire.Emergency{}, wire.EmergencyGrant{}, wire.Emergencies{},
 		wire.ReturnRequest{}, wire.Returned{}, wire.ReleaseRequest{}, wire.Released{}, wire.Releases{},
-		wire.DrainRequest{}, wire.Drain{}, wire.Keys{}, wire.Key{}, wire.Verdict{}, wire.Problem{}}
+		wire.DrainRequest{}, wire.Drain{}, wire.Keys{}, wire.Key{}, wire.Verdict{}, wire.Problem{},
+		wire.Usage{}, wire.UsageHour{}, wire.PoolUsage{}, wire.UsageGap{}, wire.UsageMissing{}}
 	seen := map[string]bool{}
 	for _, s := range shapes {
 		typ := reflect.TypeOf(s)
@@ -249,8 +250,14 @@ func TestOpenAPIAnswers(t *testing.T) {
 	for _, path := range []string{"/v1/license", "/v1/features", "/v1/features/hd", "/v1/features/none", "/v1/pools",
 		"/v1/pools/streams", "/v1/pools/renders", "/v1/leases", "/v1/leases?pool=seats",
 		"/v1/leases/" + first, "/v1/fingerprint", "/v1/fingerprint?product=other", "/v1/keys", "/v1/events",
-		"/v1/config", "/v1/upstream", "/v1/emergency", "/v1/clock", "/v1/health", "/v1/ready", "/metrics"} {
+		"/v1/config", "/v1/usage", "/v1/usage?pool=streams&since=2027-01-01T00:00:00Z&until=2027-01-02T00:00:00Z",
+		"/v1/usage?signed=true&nonce=n", "/v1/upstream", "/v1/emergency", "/v1/clock", "/v1/health", "/v1/ready",
+		"/metrics"} {
 		get(path)
+	}
+	for _, query := range []string{"since=yesterday", "since=2027-01-02T00:00:00Z&until=2027-01-01T00:00:00Z",
+		"signed=perhaps", "signed=true&pool=streams", "since=1970-01-01T00:00:00Z"} {
+		c.call(false, "GET", "/v1/usage?"+query, "", nil)
 	}
 	c.call(true, "PUT", "/v1/leases/"+first, "", nil)
 	c.call(true, "PUT", "/v1/leases/"+first, asJSON, []byte(`{"ttl_seconds":30}`))

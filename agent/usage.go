@@ -85,7 +85,8 @@ func (f front) Usage(_ context.Context, q api.UsageQuery) (wire.Usage, *enforcer
 	}
 	if r.More {
 		return wire.Usage{}, &enforcer.Denial{Code: enforcer.TooLarge,
-			Detail: "the period has more hours than one answer can hold", Hint: "ask for a shorter period, such as a month"}
+			Detail: "the period has more hours than one answer can hold",
+			Hint:   "ask for a shorter period, such as a month"}
 	}
 	out := wire.Usage{From: r.From, To: r.To, Product: f.product(), AgentKey: f.agentKey(),
 		Host: f.hostReport().Short(), Missing: r.Missing}
@@ -93,7 +94,7 @@ func (f front) Usage(_ context.Context, q api.UsageQuery) (wire.Usage, *enforcer
 	if err != nil {
 		return failed(err)
 	}
-	out.Gaps = usage.Gaps(all, r.From, r.To, f.desk.Now())
+	out.Gaps = usage.Gaps(all, r.From, r.To, f.desk.Now().UTC().Truncate(time.Second))
 	if out.Hours, err = r.Hours(q.Pool); err != nil {
 		return failed(err)
 	}

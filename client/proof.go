@@ -113,7 +113,7 @@ func (s *Session) prove(ctx context.Context, l *link) error {
 		if len(keys.Chain) == 0 && s.unproven {
 			return nil
 		}
-		if err := s.vendor.vouches(keys.Chain, key); err != nil {
+		if err := s.vendor.Vouches(keys.Chain, key); err != nil {
 			for _, why := range keys.Withheld {
 				err = fmt.Errorf("%w; %s", err, why)
 			}
@@ -206,8 +206,9 @@ func notProven(err error) error {
 			"agent's command `doctor` says more"}}
 }
 
-// vouches checks that a document of the vendor's names the agent's key.
-func (v *Vendor) vouches(chain []string, key ed25519.PublicKey) error {
+// Vouches checks that a document of the vendor's, of the chain that an agent shows (GET /v1/keys), names the agent's
+// key.
+func (v *Vendor) Vouches(chain []string, key ed25519.PublicKey) error {
 	sum := sha256.Sum256([]byte(`{"crv":"Ed25519","kty":"OKP","x":"` + base64.RawURLEncoding.EncodeToString(key) +
 		`"}`)) // RFC 7638
 	thumb := base64.RawURLEncoding.EncodeToString(sum[:])

@@ -7,8 +7,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// modelUsage counts what is in use naively: it looks at the pools behind each event, and adds up the time since its last
-// look.
+// modelUsage counts what is in use naively: it looks at the pools behind each event, and adds up the time since its
+// last look.
 type modelUsage struct {
 	seen  map[string]modelSeen
 	hours map[modelHour]*modelSum

@@ -48,7 +48,8 @@ type Event struct {
 	Actor    string            `json:"actor,omitempty"` // the user who caused it, as privacy.users says
 	Fields   map[string]string `json:"fields,omitempty"`
 	Body     json.RawMessage   `json:"body,omitempty"` // of logs that hold more than words
-	Previous string            `json:"prev"`           // SHA-256 of the line before, in hex; of the first line ever: empty
+	// SHA-256 of the line before, in hex; of the first line ever: empty
+	Previous string `json:"prev"`
 	// Signature is over the line without it, by the agent's key (Ed25519), in base64url.
 	Signature string `json:"sig,omitempty"`
 }

@@ -23,8 +23,8 @@ type Line struct {
 // Append writes an event to the disk, and returns when it is there. It is for a log of which Run is never called.
 func (l *Log) Append(e Event) error { return l.append(e) }
 
-// Resume has the log go on behind a line that was its last, where later lines than it has were written once. So it shows
-// that they are gone. It reports whether they are.
+// Resume has the log go on behind a line that was its last, where later lines than it has were written once. So it
+// shows that they are gone. It reports whether they are.
 func (l *Log) Resume(was Head) bool {
 	if was.Sequence <= l.last.Sequence {
 		return false
@@ -42,8 +42,8 @@ func (l *Log) Close() error {
 	return closeAnd(&l.file)
 }
 
-// Each calls yield with each line of a log, the oldest first, until it returns false. It judges no line but by its form:
-// [Digest] and [Signed] say more. A folder that does not exist has no lines.
+// Each calls yield with each line of a log, the oldest first, until it returns false. It judges no line but by its
+// form: [Digest] and [Signed] say more. A folder that does not exist has no lines.
 func Each(dir string, yield func(Line) bool) error {
 	names, err := logFiles(dir)
 	if err != nil {

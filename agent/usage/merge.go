@@ -40,8 +40,8 @@ type Source struct {
 	hours    []wire.UsageHour // without repetitions
 }
 
-// Merge puts reports of one agent together, and adds up those of different agents. An hour that two reports of one agent
-// have counts once.
+// Merge puts reports of one agent together, and adds up those of different agents. An hour that two reports of one
+// agent have counts once.
 func Merge(all []wire.Usage, now time.Time) (*Merged, error) {
 	m := &Merged{}
 	by := map[string][]wire.Usage{}
@@ -64,8 +64,9 @@ func Merge(all []wire.Usage, now time.Time) (*Merged, error) {
 			return nil, err
 		}
 		if other, ok := hosts[s.Host]; ok && s.Host != "" {
-			m.Warnings = append(m.Warnings, fmt.Sprintf("host %s has two agents, %s and %s: two products or instances, "+
-				"or an agent that got another key; both are added", s.Host, other, s.AgentKey))
+			m.Warnings = append(m.Warnings,
+				fmt.Sprintf("host %s has two agents, %s and %s: two products or instances, "+
+					"or an agent that got another key; both are added", s.Host, other, s.AgentKey))
 		}
 		hosts[s.Host] = s.AgentKey
 		m.Agents = append(m.Agents, *s)
@@ -103,8 +104,9 @@ func sourceOf(all []wire.Usage, now time.Time) (*Source, error) {
 				continue
 			}
 			if was, ok := closed[h.Sequence]; ok && !sameHour(was, h) {
-				return nil, fmt.Errorf("agent %s: two reports differ in hour %d of its record (%s): a copy of the agent's "+
-					"state ran twice, an old copy was put back, or a report was changed", s.AgentKey, h.Sequence,
+				return nil, fmt.Errorf(
+					"agent %s: two reports differ in hour %d of its record (%s): a copy of the agent's "+
+						"state ran twice, an old copy was put back, or a report was changed", s.AgentKey, h.Sequence,
 					h.Hour.Format(time.RFC3339))
 			}
 			closed[h.Sequence] = h
@@ -208,4 +210,47 @@ func (m *Merged) Totals() (out []Row, busiest map[string]time.Time) {
 		out = append(out, *sums[name])
 	}
 	return out, busiest
+}
+
+// Breaks says which stretches of the agents' records none of the reports has. Its error says that two reports of one
+// agent do not go together.
+func Breaks(all []*Report) (out []string, err error) {
+	by := map[string][]*Report{}
+	for _, r := range all {
+		if r.Last.Sequence > 0 {
+			by[r.AgentKey] = append(by[r.AgentKey], r)
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(by)) {
+		reports := by[key]
+		slices.SortStableFunc(reports, func(a, b *Report) int {
+			return cmp.Compare(a.First.Sequence, b.First.Sequence)
+		})
+		digests := map[uint64]string{}
+		var last uint64
+		for i, r := range reports {
+			before, known := digests[r.First.Sequence-1]
+			switch {
+			case known && before != r.First.Digest:
+				return nil, forked(key, r.First.Sequence)
+			case i > 0 && r.First.Sequence > last+1:
+				out = append(out, fmt.Sprintf("agent %s: no report has hours %d to %d of its record; ask for a report "+
+					"that begins earlier", key, last+1, r.First.Sequence-1))
+			}
+			for seq, digest := range r.digests {
+				if was, ok := digests[seq]; ok && was != digest {
+					return nil, forked(key, seq)
+				}
+				digests[seq] = digest
+			}
+			last = max(last, r.Last.Sequence)
+		}
+	}
+	return out, nil
+}
+
+func forked(key string, seq uint64) error {
+	return fmt.Errorf(
+		"agent %s: two reports differ in hour %d of its record, or before it: a copy of the agent's state "+
+			"ran twice, or an old copy was put back", key, seq)
 }

@@ -70,7 +70,8 @@ func hostileAgent(t *testing.T, refuse bool) string {
 	shapes := map[string]any{"/v1/license": &wire.License{}, "/v1/pools": &wire.Pools{}, "/v1/leases": &wire.Leases{},
 		"/v1/config": &wire.Settings{}, "/v1/fingerprint": &wire.Fingerprint{}, "/v1/health": &wire.Health{},
 		"/v1/ready": &wire.Health{}, "/v1/emergency": &wire.Emergencies{}, "/v1/upstream": &wire.UpstreamPreview{},
-		"/v1/clock": &wire.Clock{}, "/v1/drain": &wire.Drain{}, "POST /v1/leases": &wire.Lease{},
+		"/v1/usage": &wire.Usage{}, "/v1/clock": &wire.Clock{}, "/v1/drain": &wire.Drain{},
+		"POST /v1/leases":           &wire.Lease{},
 		"POST /v1/license/rollback": &wire.Installed{}, "PUT /v1/license": &wire.Installed{},
 		"POST /v1/reload": &wire.Reloaded{}, "POST /v1/upstream": &wire.UpstreamCalls{},
 		"POST /v1/license/return": &wire.Returned{}, "POST /v1/license/release": &wire.Releases{},
@@ -126,6 +127,7 @@ func harmless(out string) string {
 
 // asked are the commands that print what an agent answers; DOC is a file.
 var asked = []string{"status", "pools", "leases", "health", "health --ready", "check", "events",
+	"report", "report --hours", "report --csv", "report --sign",
 	"config show --origin", "doctor", "reload", "drain", "license list", "license install DOC",
 	"license install --dry-run DOC", "license remove x", "license rollback", "license return x --out -",
 	"license release-host", "emergency list", "emergency start --reason x", "upstream preview", "upstream call",
@@ -138,7 +140,8 @@ var asksNoAgent = map[string]string{
 	"events verify": "a file", "events history": "a file", "support-bundle": "an archive", "man": "the pages",
 	"vendor":          "help",
 	"license inspect": "a file", "vendor keygen": "a file", "vendor sign": "a file", "vendor embed": "a file",
-	"vendor bind": "a file", "vendor accept-return": "a file", "vendor revoke": "a file",
+	"vendor bind": "a file", "vendor accept-return": "a file",
+	"report merge": "a file", "vendor verify-report": "a file", "vendor revoke": "a file",
 	"upstream site-key": "a file", "completion bash": "cobra's", "completion zsh": "cobra's",
 	"completion fish":       "cobra's",
 	"completion powershell": "cobra's", "help": "cobra's", "host": "help", "host key": "a file",
@@ -259,7 +262,9 @@ func TestNothingOfAFileMovesTheTerminal(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, args := range [][]string{{"license", "inspect", name}, {"license", "inspect", name, "--json"},
-		{"license", "inspect", name + "x"}, {"vendor", "sign", "--key", name}, {"agent", "--config", name, "--check"},
+		{"license", "inspect", name + "x"}, {"report", "merge", name},
+		{"vendor", "verify-report", name, "--agent-key", name}, {"vendor", "sign", "--key", name},
+		{"agent", "--config", name, "--check"},
 		{"license", "inspect", "--trust", "usher=" + name, name}, {"vendor", "embed", name}, {hostile},
 		{"status", hostile}, {"status", "--socket", name}, {"license", "--" + hostile},
 		{"import-options", name}, {"import-options", options}, {"import-options", options, "--json"}} {

@@ -27,7 +27,7 @@ import (
 func (c *cli) vendorCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "vendor", Short: "Make keys and sign licences"}
 	cmd.AddCommand(c.makeKeyCommand(), c.signCommand(), c.bindCommand(), c.revokeCommand(), c.acceptReturnCommand(),
-		c.embedCommand())
+		c.verifyReportCommand(), c.embedCommand())
 	return cmd
 }
 
