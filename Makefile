@@ -57,7 +57,7 @@ test: packages ## the whole suite, with the race detector
 suite:
 	$(GO) test -race -vet=off -timeout 20m -p 3 -parallel 4 ./... # lint has vet look at all of it, more sternly
 	cd client && $(GO) test -race -vet=off ./...
-	for d in plugin/*/acceptance configs/*/acceptance; do (cd $$d && $(PLAIN) $(GO) test -vet=off -timeout 10m ./...) || exit 1; done # no race detector: the systems' own clients have races
+	for d in plugin/*/acceptance configs/*/acceptance agent/*/acceptance; do (cd $$d && $(PLAIN) $(GO) test -vet=off -timeout 10m ./...) || exit 1; done # no race detector: the systems' own clients have races
 	.ci/readme
 
 .PHONY: checks
@@ -91,7 +91,7 @@ lint: ## gofmt, go vet, staticcheck; with the race detector's packages, which th
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt -w these:"; echo "$$out"; exit 1; fi
 	for d in . client; do (cd $$d && $(GO) vet -race ./... && GOFLAGS="$$($(GO) env GOFLAGS) -race" $(STATICCHECK) ./...) || exit 1; done
 	cd docs/examples/acme-format && $(PLAIN) $(GO) vet ./...
-	for d in plugin/*/acceptance configs/*/acceptance; do (cd $$d && $(PLAIN) $(GO) vet ./... && $(PLAIN) $(STATICCHECK) ./...) || exit 1; done
+	for d in plugin/*/acceptance configs/*/acceptance agent/*/acceptance; do (cd $$d && $(PLAIN) $(GO) vet ./... && $(PLAIN) $(STATICCHECK) ./...) || exit 1; done
 	@if command -v protoc > /dev/null; then .ci/generate --check; else echo "no protoc: whether generated code is current is not checked"; fi
 
 .PHONY: generate
