@@ -32,6 +32,15 @@ func (a *Agent) facts(c *config.Config) enforcer.Facts {
 		Withheld: a.desk.Withheld(), Folder: c.License.Path}
 }
 
+// hostName returns the name by which policies know this host; empty: it has none.
+func hostName() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return ""
+	}
+	return name
+}
+
 // hostFacts returns a host as the judge takes it, with what systems call it that name a host by one text.
 func hostFacts(r host.Report) enforcer.Host {
 	h := r.Facts()

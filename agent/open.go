@@ -120,6 +120,7 @@ func (o *opening) openDesk() (err error) {
 		Log: o.log}); err != nil {
 		return err
 	}
+	o.desk.SetPolicies(o.cfg.Rules(hostName()))
 	o.running.closing(o.closeDesk)
 	o.running.task("leases", o.desk.Run)
 	o.running.task("journal", o.desk.RunJournals)
@@ -225,6 +226,8 @@ func (o *opening) openSocket() error {
 		server.TakeSent, server.SentSpace = holders.TakeSent, liveness.SentSpace
 	}
 	o.server = api.New(server)
+	cgroup, _ := o.cfg.Rules("").LooksAt()
+	o.server.LookAtCgroups(cgroup)
 	o.running.task("api", o.running.afterVerdict(func(ctx context.Context) error { return o.server.Run(ctx, socket) }))
 	return nil
 }

@@ -84,6 +84,10 @@ func (a *Agent) reload() (wire.Reloaded, error) {
 	a.court.Reload(court.Settings{Anchors: catalog.Own(anchors, a.signer.Key.Public().(ed25519.PublicKey)), Keys: keys,
 		Facts: a.facts(next)})
 	a.server.SetRules(rules)
+	policies := merged.Rules(hostName())
+	cgroup, _ := policies.LooksAt()
+	a.server.LookAtCgroups(cgroup)
+	a.desk.SetPolicies(policies)
 	if a.options.SetLevel != nil {
 		a.options.SetLevel(next.Log.Level)
 	}

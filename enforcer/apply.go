@@ -25,7 +25,7 @@ func (e *Enforcer) Apply(ev Event) {
 	case EventRemembered:
 		e.remember(&remembered{ClientToken: *ev.Lease.Token, lease: ev.Lease, ended: ev.Cause, until: ev.At})
 	case EventChanged:
-		e.applyChanged(ev.Lease)
+		e.applyChanged(ev.Lease, ev.At)
 	case EventQueued:
 		e.applyQueued(ev.Waiter)
 	case EventLeft: // no longer queued is all
@@ -39,6 +39,14 @@ func (e *Enforcer) Apply(ev Event) {
 		e.applyLifted(ev.HoldOff)
 	case EventNoted:
 		e.applyNoted(ev.Lease)
+	case EventPolicies:
+		e.applyPolicies(ev.Policies, ev.At)
+	case EventLingers:
+		e.applyLingers(ev.Linger)
+	case EventLingerOver:
+		e.applyLingerOver(ev.Linger)
+	case EventUsed:
+		e.renewed(e.held(&ev), ev.At)
 	}
 	if ev.Lease == nil {
 		return
@@ -63,8 +71,7 @@ func (e *Enforcer) applyVerdict(ev Event) {
 	for name, g := range v.Pools {
 		p := e.pools[name]
 		if p == nil {
-			p = &pool{name: name}
-			e.pools[name] = p
+			p = e.newPool(name, PoolGrant{})
 		}
 		e.regrant(p, g)
 		p.named = true
@@ -103,16 +110,19 @@ func (e *Enforcer) regrant(p *pool, g PoolGrant) {
 	p.grant = g
 	if was.per() != g.per() {
 		e.repart(p, was)
+		p.relinger()
 	}
 	if p.leases == 0 || was.CountBy == g.CountBy && was.HoldersBy == g.HoldersBy && was.per() == g.per() {
+		p.fitReserves()
 		return
 	}
-	leases, peak := p.leases, p.peak
-	p.inUse, p.leases, p.groups = 0, 0, nil
+	p.usage = usage{}
 	for h := range p.members.all {
-		p.take(h.Lease, g.parts(h.item(g.Name)))
+		groups, alone := p.grant.units(h.Lease)
+		p.add(groups, alone, g.parts(h.item(p.name)))
 	}
-	p.leases, p.peak = leases, max(peak, p.inUse)
+	p.peak = max(p.peak, p.inUse)
+	p.recount()
 }
 
 // repart counts again, in the parts that a pool's slots have now, what does not hang on how leases count.
@@ -151,8 +161,7 @@ func (e *Enforcer) applyGranted(ev *Event) {
 	for i, it := range l.Items {
 		p := e.pools[it.Pool]
 		if p == nil { // recovery: the lease is known before the licence is
-			p = &pool{name: it.Pool, grant: PoolGrant{Name: it.Pool, CountBy: CountLease}}
-			e.pools[it.Pool] = p
+			p = e.newPool(it.Pool, PoolGrant{Name: it.Pool, CountBy: CountLease})
 		}
 		n := p.grant.parts(it)
 		p.take(l, n)
@@ -167,12 +176,16 @@ func (e *Enforcer) applyGranted(ev *Event) {
 			p.last = l.Items
 		}
 	}
+	if e.policies != nil {
+		e.timeLease(h, ev.At)
+	}
 	e.rememberLease(l)
 }
 
 func (e *Enforcer) applyRenewed(ev *Event) {
 	h, l := e.held(ev), ev.Lease
 	e.replace(h, l)
+	e.renewed(h, ev.At)
 	for i, it := range l.Items {
 		e.pools[it.Pool].fix(int(*h.index(i)))
 	}
@@ -210,6 +223,7 @@ func (e *Enforcer) applyEnded(ev *Event) {
 	e.leases.Delete(l.ID)
 	e.untenure(h)
 	e.unhold(h)
+	e.untime(h)
 	e.unshare(l.Holder)
 	for i, it := range l.Items {
 		p := e.pools[it.Pool]

@@ -331,7 +331,7 @@ func (e *Enforcer) applyStepped(ev Event) {
 	for _, w := range e.waiters {
 		moved := *w.Waiter
 		moved.Since, moved.Until = moved.Since.Add(by), sooner(moved.Until.Add(by), moved.Request.Until)
-		w.Waiter = &moved
+		w.Waiter, w.rank = &moved, w.rank.Add(by)
 		e.patience.moved(w)
 	}
 	for _, r := range e.tokens { // all by as much, so that their order stays
@@ -339,6 +339,8 @@ func (e *Enforcer) applyStepped(ev Event) {
 		r.until = r.until.Add(by)
 	}
 	e.stepHoldOffs(by)
+	e.stepLingers(by)
+	e.stepTimers(by)
 	for _, p := range e.pools {
 		if !p.revokeAt.IsZero() {
 			p.revokeAt = p.revokeAt.Add(by)

@@ -132,33 +132,19 @@ func (p *pool) room(h *Holder) (total Limit, free int64) {
 func (p *pool) take(l *Lease, n int64) {
 	p.leases++
 	groups, alone := p.grant.units(l)
-	p.inUse += alone * n
-	for _, unit := range groups {
-		g := p.groups[unit]
-		if g == nil {
-			if p.groups == nil {
-				p.groups = map[string]*group{}
-			}
-			g = &group{sizes: map[int64]int{}}
-			p.groups[unit] = g
-		}
-		g.sizes[n]++
-		p.inUse += max(0, n-g.max)
-		g.max = max(g.max, n)
-	}
+	p.add(groups, alone, n)
 	p.peak = max(p.peak, p.inUse)
+	if p.rules != nil {
+		p.tallied(l, groups, alone, n, true)
+	}
 }
 
 func (p *pool) give(l *Lease, n int64) {
 	p.leases--
 	groups, alone := p.grant.units(l)
-	p.inUse -= alone * n
-	for _, unit := range groups {
-		g := p.groups[unit]
-		p.inUse -= g.remove(n)
-		if len(g.sizes) == 0 {
-			delete(p.groups, unit)
-		}
+	p.remove(groups, alone, n)
+	if p.rules != nil {
+		p.tallied(l, groups, alone, n, false)
 	}
 }
 

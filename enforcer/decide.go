@@ -50,6 +50,10 @@ func (r *Acquire) decide(e *Enforcer, now time.Time) Decision {
 	if d := v.deny(r.Version); d != nil {
 		return Decision{Denial: d}
 	}
+	a := e.ask(r, items, now)
+	if d := a.denyByRule(); d != nil {
+		return Decision{Denial: d}
+	}
 	if _, ok := v.Meters[items[0].Pool]; ok {
 		return r.draw(e, v, slices.Clone(items), token, now)
 	}
@@ -65,7 +69,10 @@ func (r *Acquire) decide(e *Enforcer, now time.Time) Decision {
 	if d := e.heldOff(r.Caller, items, now); d != nil {
 		return Decision{Denial: d}
 	}
-	granted, d := e.fitAll(r, v, items, nil)
+	if d := e.denyBorrowByRule(a, now); d != nil {
+		return r.wait(e, slices.Clone(items), token, d, now)
+	}
+	granted, d := e.fitAll(r, v, items, nil, a)
 	if d != nil {
 		return r.wait(e, slices.Clone(items), token, d, now)
 	}
@@ -73,11 +80,11 @@ func (r *Acquire) decide(e *Enforcer, now time.Time) Decision {
 }
 
 // fitAll returns what the request gets of each pool under the verdict, or why it gets nothing. w is its place in the
-// queue; nil: it has just come.
-func (e *Enforcer) fitAll(r *Acquire, v *Verdict, items []Item, w *waiting) ([]Item, *Denial) {
+// queue; nil: it has just come. a is the request under the rules; nil: there are none.
+func (e *Enforcer) fitAll(r *Acquire, v *Verdict, items []Item, w *waiting, a *asking) ([]Item, *Denial) {
 	holder := Holder{Caller: r.Caller, Labels: r.Labels}
 	if len(items) == 1 { // the commonest
-		got, d := e.fit(v, items[0], r.MinN, &holder, w)
+		got, d := e.fit(v, items[0], r.MinN, &holder, w, a, 0)
 		if d != nil {
 			return nil, d
 		}
@@ -85,7 +92,7 @@ func (e *Enforcer) fitAll(r *Acquire, v *Verdict, items []Item, w *waiting) ([]I
 	}
 	granted := make([]Item, len(items))
 	for i, it := range items {
-		got, d := e.fit(v, it, r.MinN, &holder, w)
+		got, d := e.fit(v, it, r.MinN, &holder, w, a, i)
 		if d != nil {
 			return nil, d
 		}
@@ -120,8 +127,9 @@ func (e *Enforcer) grant(r *Acquire, v *Verdict, items []Item, token *ClientToke
 	if r.Wait > 0 { // somebody keeps the request
 		room = nil
 	}
-	return Decision{Lease: l, Events: room.one(Event{Kind: EventGranted, At: now, Lease: l, Terms: e.termsOf(v),
-		found: found{by: e, holder: shared}})}
+	events := room.one(Event{Kind: EventGranted, At: now, Lease: l, Terms: e.termsOf(v),
+		found: found{by: e, holder: shared}})
+	return Decision{Lease: l, Events: append(events, e.returns(l, now)...)}
 }
 
 // holder returns the holder of the lease to be. Leases of one caller without labels share one; shared is nil where this
@@ -235,7 +243,8 @@ func checkTTL(ttl time.Duration) *Denial {
 }
 
 // fit returns what the request gets of one pool under the verdict, or why it gets nothing.
-func (e *Enforcer) fit(v *Verdict, it Item, minN int64, holder *Holder, w *waiting) (Item, *Denial) {
+// It is the i-th item of the request a.
+func (e *Enforcer) fit(v *Verdict, it Item, minN int64, holder *Holder, w *waiting, a *asking, i int) (Item, *Denial) {
 	p, d := e.open(v, it.Pool)
 	if d == nil {
 		d = p.divides(it)
@@ -245,6 +254,9 @@ func (e *Enforcer) fit(v *Verdict, it Item, minN int64, holder *Holder, w *waiti
 	}
 	parts := p.grant.parts(it)
 	room, free := p.room(holder)
+	if a != nil {
+		return e.fitUnder(a, i, p, room, free)
+	}
 	if parts > free && p.queue.ahead(w) {
 		return Item{}, p.behind(it)
 	}
@@ -342,6 +354,9 @@ func (r *Renew) decide(e *Enforcer, now time.Time) Decision {
 		return Decision{Denial: bad("lifetime",
 			"lease %s is borrowed until %s, and a borrow cannot be renewed; borrow again", r.ID, stamp(h.ExpiresAt))}
 	default:
+		if e.idles(h) && r.TTL == 0 {
+			return Decision{Lease: h.Lease, Events: []Event{{Kind: EventUsed, At: now, Lease: h.Lease}}}
+		}
 		return Decision{Denial: bad("lifetime", "lease %s has lifetime %s and needs no renewal", r.ID, h.Lifetime)}
 	}
 	if d := checkTTL(r.TTL); d != nil {
@@ -381,8 +396,11 @@ func (r *Release) decide(e *Enforcer, now time.Time) Decision {
 			cause = CauseForced
 		}
 	}
-	return Decision{Lease: h.Lease, Events: r.Room.one(Event{Kind: EventEnded, At: now, Lease: h.Lease, Cause: cause,
-		found: found{by: e, lease: h}})}
+	events := r.Room.one(Event{Kind: EventEnded, At: now, Lease: h.Lease, Cause: cause, found: found{by: e, lease: h}})
+	if cause == CauseReleased {
+		events = append(events, e.linger(h.Lease, now)...)
+	}
+	return Decision{Lease: h.Lease, Events: events}
 }
 
 // find returns the lease if the caller may act on it through owner, the owner of its data.

@@ -52,6 +52,7 @@ type Denial struct {
 	Detail string // one sentence for people
 	Hint   string // what to do; may be empty
 	Field  string // the request's field at fault; may be empty
+	Rule   string // the name of the site's rule that denies it; may be empty
 	Pool   string // the pool concerned; may be empty
 
 	Limit    Limit // of Pool, overage included; only where InUse says something
@@ -75,6 +76,8 @@ type Denial struct {
 	Idle int64 // slots of Pool that other hosts of the site have and nobody uses, where that is known
 
 	Waited time.Duration // how long the request had waited
+
+	waits bool // waiting may help, as it does where the slots are in use
 }
 
 // Elsewhere returns the denial with where the site's other slots are: out of them other hosts have, and of these idle

@@ -53,6 +53,14 @@ type Enforcer struct {
 
 	holdOffs holdOffs
 
+	policies   *Policies             // nil: there are no rules
+	room       stanceRoom            // for the request that is decided
+	meterRules map[string]*poolRules // of those meters that were asked for
+	several    int                   // waiters for several pools or meters
+	lingering  timetable[*lingering] // by when it is over
+	timers     map[LeaseID]*timer    // of the leases that a rule ends
+	timing     timetable[*timer]
+
 	// tenures are the leases by the licence that granted them. The first is of the leases whose licence is not known.
 	// current is the place of the base licence under the last good verdict.
 	tenures []*tenure
@@ -209,6 +217,7 @@ func (e *Enforcer) NextTick() time.Time {
 		}
 	}
 	next = sooner(next, e.holdOffs.ends.next())
+	next = sooner(next, sooner(e.lingering.next(), e.timing.next()))
 	return sooner(sooner(next, e.due.next()), sooner(e.patience.next(), e.memory.next()))
 }
 

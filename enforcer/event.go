@@ -25,6 +25,12 @@ const (
 	EventHeldOff    EventKind = "held_off" // HoldOff is in force, in the place of the one of the same lease
 	// EventLifted: HoldOff is over, by CauseExpired or, where an admin lifted it, by CauseReleased.
 	EventLifted EventKind = "lifted"
+	// EventPolicies: Policies are the site's rules from now on.
+	EventPolicies EventKind = "policies"
+	EventLingers  EventKind = "lingers" // the slots of Linger are kept for the user that has released them
+	// EventLingerOver: Linger is over, by CauseExpired or, where its user takes the slots again, by CauseReleased.
+	EventLingerOver EventKind = "linger_over"
+	EventUsed       EventKind = "used" // the holder of Lease has shown that it uses it
 )
 
 // Draw is the total of one meter after an event.
@@ -56,6 +62,10 @@ type Event struct {
 	// is.
 	Unsure  time.Duration
 	HoldOff *HoldOff // of EventHeldOff and EventLifted
+	Rule    string   // of EventEnded: the name of the site's rule that ended the lease; empty: none did
+
+	Policies *Policies // of EventPolicies; nil: there are no rules
+	Linger   *Linger   // of EventLingers and EventLingerOver
 
 	found found
 }
@@ -79,5 +89,9 @@ func (e *Enforcer) held(ev *Event) *held {
 
 // Durable reports whether the event must be in the journal before its effect is acknowledged.
 func (e Event) Durable() bool {
-	return e.Kind != EventVerdict && e.Kind != EventStepped && e.Kind != EventQueued && e.Kind != EventLeft
+	switch e.Kind {
+	case EventVerdict, EventStepped, EventQueued, EventLeft, EventPolicies, EventLingers, EventLingerOver, EventUsed:
+		return false
+	}
+	return true
 }

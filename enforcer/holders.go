@@ -24,7 +24,11 @@ func (r *End) decide(e *Enforcer, now time.Time) Decision {
 	if !ok {
 		return Decision{Denial: e.unknown(r.ID)}
 	}
-	return Decision{Lease: h.Lease, Events: []Event{{Kind: EventEnded, At: now, Lease: h.Lease, Cause: r.Cause}}}
+	events := []Event{{Kind: EventEnded, At: now, Lease: h.Lease, Cause: r.Cause}}
+	if r.Cause == CauseHolderGone {
+		events = append(events, e.linger(h.Lease, now)...)
+	}
+	return Decision{Lease: h.Lease, Events: events}
 }
 
 func (r *Join) decide(e *Enforcer, now time.Time) Decision {
@@ -76,7 +80,9 @@ func (e *Enforcer) rehold(was, is *Lease, by *Holder, now time.Time) Decision {
 		case !p.grant.limit(p.capacity()).Covers(p.inUse + more):
 			d = p.denial(own.part(it, more))
 		default:
-			continue
+			if d = e.denyGrown(p, by, own.part(it, more)); d == nil {
+				continue
+			}
 		}
 		if d.Code == NoSlots {
 			d.Detail += fmt.Sprintf("; lease %s would count once more, by %s", is.ID,
@@ -117,8 +123,8 @@ func (r *Leave) decide(e *Enforcer, now time.Time) Decision {
 	} else if !r.Holder.is(l.Holder.Caller) {
 		return Decision{Lease: h.Lease} // it left before
 	} else if len(l.Others) == 0 {
-		return Decision{Lease: h.Lease,
-			Events: []Event{{Kind: EventEnded, At: now, Lease: h.Lease, Cause: CauseHolderGone}}}
+		return Decision{Lease: h.Lease, Events: append([]Event{{Kind: EventEnded, At: now, Lease: h.Lease,
+			Cause: CauseHolderGone}}, e.linger(h.Lease, now)...)}
 	} else {
 		// The next co-holder becomes the holder; it keeps the labels that the lease was taken with.
 		l.Holder = &Holder{Caller: l.Others[0].Caller, Labels: l.Holder.Labels}
@@ -176,7 +182,7 @@ func (r *Attach) decide(e *Enforcer, now time.Time) Decision {
 }
 
 // applyChanged replaces the lease with its id by one that may differ in all but its items.
-func (e *Enforcer) applyChanged(l *Lease) {
+func (e *Enforcer) applyChanged(l *Lease, at time.Time) {
 	h := e.must(l.ID)
 	was := h.Lease
 	e.keep(l.Holder.Who(), l.bytes()-was.bytes())
@@ -201,6 +207,13 @@ func (e *Enforcer) applyChanged(l *Lease) {
 		if !l.ExpiresAt.IsZero() {
 			e.pools[it.Pool].push(h, i)
 		}
+	}
+	if t := e.timers[l.ID]; was.Holder != l.Holder && e.policies != nil {
+		used := at
+		if t != nil {
+			used = t.used
+		}
+		e.timeLease(h, used)
 	}
 }
 

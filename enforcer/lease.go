@@ -77,10 +77,11 @@ type Caller struct {
 	// Credential is a listener's name for a caller that no kernel vouches for; empty: the uid identifies the caller.
 	Credential string
 	GID        uint32
-	PID        int32  // 0: not visible
-	Admin      bool   // may see and release every lease
-	Exe        string // path of the executable; empty: not readable
-	User       string // the name that counts as one user; empty: the uid
+	PID        int32      // 0: not visible
+	Admin      bool       // may see and release every lease
+	Exe        string     // path of the executable; empty: not readable
+	User       string     // the name that counts as one user; empty: the uid
+	Profile    ProfileRef // what the host knows of it besides, for the site's rules
 	Host       string
 	Pod        string // the name that counts as one pod; empty: the host
 	Start      uint64 // the process's start time in clock ticks after boot, which tells a recycled pid; 0: not known
@@ -133,6 +134,8 @@ const (
 	CauseRevoked     Cause = "revoked"
 	CauseHolderGone  Cause = "holder_gone"
 	CauseUndelivered Cause = "undelivered" // the grant's answer could not be delivered
+	CauseMaxHold     Cause = "max_hold"    // a rule of the site lets it last no longer
+	CauseIdle        Cause = "idle"        // its holder has not renewed it for as long as a rule of the site allows
 	CauseWaitOver    Cause = "wait_over"   // of a waiter: its time was up
 	CauseLeft        Cause = "left"        // of a waiter: its caller stopped waiting
 	CauseDenied      Cause = "denied"      // of a waiter: what it waits for can never be granted any more
@@ -141,7 +144,8 @@ const (
 
 // Causes returns every cause of a lease's end.
 func Causes() []Cause {
-	return []Cause{CauseReleased, CauseForced, CauseExpired, CauseRevoked, CauseHolderGone, CauseUndelivered}
+	return []Cause{CauseReleased, CauseForced, CauseExpired, CauseRevoked, CauseHolderGone, CauseUndelivered,
+		CauseMaxHold, CauseIdle}
 }
 
 // TokenKey is a client token as the state keeps it: SHA-256 over the uid, credential and owner of data that it is
@@ -163,6 +167,7 @@ type Waiter struct {
 	Token   *ClientToken // of the request; nil: it has none
 	Since   time.Time
 	Until   time.Time
+	Ahead   int // how many waited before it when it came, in the pool or meter where these were most
 }
 
 // TokenKept is how long a client token is remembered after its lease was granted. While the lease is held, the token
@@ -184,7 +189,8 @@ type PoolStatus struct {
 	InUse     int64 // slots held; of a meter, what has been drawn
 	Parts     int64 // with Quantum: the parts of slots that are held
 	Waiting   int64 // slots or draws that acquires wait for
-	Reserved  int64
+	Reserved  int64 // free slots that a rule keeps for those whom it concerns
+	Lingering int64 // free slots that a rule keeps for a while for the user that released them
 	Borrowed  int64 // slots of leases that are borrowed
 	Peak      int64 // the most in use since the enforcer was made
 	Leases    int

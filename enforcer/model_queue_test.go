@@ -17,7 +17,13 @@ func (m *model) mayWait(r *Acquire) (waits bool, why DenialCode) {
 // serve answers the first waiter that can be answered, and says how; empty: none can be.
 func (m *model) serve(now time.Time) string {
 	for i, w := range m.queue {
-		if slices.ContainsFunc(w.items, func(it Item) bool { return m.ahead(it.Pool, w.r.ID) }) {
+		if len(m.rules) > 0 && !w.draws {
+			if slices.ContainsFunc(w.items, func(it Item) bool {
+				return m.weigh(it) > m.own(it.Pool, w.r.Caller) && m.blocked(w.r, it, w.r.ID, w.rank)
+			}) {
+				continue
+			}
+		} else if slices.ContainsFunc(w.items, func(it Item) bool { return m.ahead(it.Pool, w.r.ID) }) {
 			continue
 		}
 		granted, how := m.turn(w, now)
@@ -41,6 +47,9 @@ func (m *model) turn(w modelWaiter, now time.Time) (granted []Item, how string) 
 	if !m.at(now).Good() || m.denyBorrow(w.r, now) != "" {
 		return nil, ""
 	}
+	if no, _ := m.ruleKeeps(w.r, now); no {
+		return nil, ""
+	}
 	var why DenialCode
 	if w.draws {
 		var grows bool
@@ -59,6 +68,10 @@ func (m *model) turn(w modelWaiter, now time.Time) (granted []Item, how string) 
 // vain reports whether a waiter can never be granted what it waits for.
 func (m *model) vain(w modelWaiter, now time.Time) bool {
 	if !m.at(now).Good() || m.denyBorrow(w.r, now) != "" {
+		return true
+	} else if slices.ContainsFunc(w.items, func(it Item) bool { return m.ruleDenies(it.Pool, w.r) }) {
+		return true
+	} else if no, forGood := m.ruleKeeps(w.r, now); no && forGood {
 		return true
 	} else if !w.draws {
 		return m.never(w.r) ||

@@ -18,6 +18,8 @@ type model struct {
 	pools  map[string]PoolGrant
 
 	holdOffs []modelHoldOff
+	rules    []Policy
+	lingers  []modelLinger
 
 	verdict  *Verdict
 	over     map[string]time.Time // licence → when it ended, where leases are held that were granted under it
@@ -40,6 +42,8 @@ type modelLease struct {
 	data        *Data
 	labels      map[string]string
 	of, stored  *License // that it was granted under, and that the journal says it was
+	// since when the rules count how long it is held, and unused
+	began, renewed time.Time
 }
 
 type modelWaiter struct {
@@ -47,6 +51,8 @@ type modelWaiter struct {
 	items []Item
 	draws bool // of meters
 	until time.Time
+	since time.Time
+	rank  time.Time // see ruleRank
 }
 
 // modelDraw is a draw, or what an admin set.
@@ -207,6 +213,9 @@ func (m *model) rehold(i int, holders []Caller, by Caller, now time.Time) Denial
 		if m.ahead(it.Pool, LeaseID{}) || m.used(it.Pool)+more > m.cap(it.Pool, now) {
 			return NoSlots
 		}
+		if !m.mayGrow(it.Pool, by, m.leases[i].labels, i, more, now) {
+			return DeniedByPolicy
+		}
 	}
 	return ""
 }
@@ -251,6 +260,12 @@ func (m *model) fit(r *Acquire, now time.Time) (granted []Item, why DenialCode) 
 			return nil, why
 		case !m.divides(it):
 			return nil, BadRequest
+		case len(m.rules) > 0:
+			got, why := m.fitRuled(r, it, now)
+			if why != "" {
+				return nil, why
+			}
+			granted = append(granted, got)
 		case m.ahead(it.Pool, r.ID) && m.weigh(it) > m.own(it.Pool, r.Caller):
 			return nil, NoSlots
 		case m.weigh(it) <= room:
@@ -271,7 +286,7 @@ func (m *model) fit(r *Acquire, now time.Time) (granted []Item, why DenialCode) 
 // never reports whether a request can never be granted, whatever comes free.
 func (m *model) never(r *Acquire) bool {
 	return slices.ContainsFunc(itemsOf(r), func(it Item) bool {
-		return m.pools[it.Pool].Name == "" ||
+		return m.pools[it.Pool].Name == "" || m.ruledOut(r, it) ||
 			m.weigh(Item{it.Pool, cmp.Or(r.MinN, it.N), it.Of}) > m.cap(it.Pool, time.Time{})
 	})
 }
@@ -314,6 +329,9 @@ func (m *model) answer(r *Acquire, now time.Time) (granted []Item, waits, replay
 	} else if !m.at(now).Good() {
 		return nil, false, false, LicenseExpired
 	}
+	if slices.ContainsFunc(items, func(it Item) bool { return m.ruleDenies(it.Pool, r) }) {
+		return nil, false, false, DeniedByPolicy
+	}
 	if _, meter := m.at(now).Meters[items[0].Pool]; meter {
 		grows := false
 		if granted, grows, why = m.draw(r, now); why == MeterEmpty && grows && r.Wait > 0 {
@@ -333,8 +351,14 @@ func (m *model) answer(r *Acquire, now time.Time) (granted []Item, waits, replay
 	if m.isHeldOff(r.Caller, items, now) {
 		return nil, false, false, HeldOff
 	}
+	if no, forGood := m.ruleKeeps(r, now); no {
+		if why = DeniedByPolicy; r.Wait > 0 && !forGood && !m.never(r) {
+			waits, why = m.mayWait(r)
+		}
+		return nil, waits, false, why
+	}
 	granted, why = m.fit(r, now)
-	if why == NoSlots && r.Wait > 0 && !m.never(r) {
+	if (why == NoSlots || why == DeniedByPolicy) && r.Wait > 0 && !m.never(r) {
 		waits, why = m.mayWait(r)
 		return nil, waits, false, why
 	}
@@ -345,7 +369,7 @@ func (m *model) answer(r *Acquire, now time.Time) (granted []Item, waits, replay
 func (m *model) grant(r *Acquire, granted []Item, now time.Time) {
 	l := modelLease{id: r.ID, holders: []Caller{r.Caller}, items: granted, lifetime: cmp.Or(r.Lifetime, LifetimeTTL),
 		ttl: r.TTL, at: now, expires: r.Until, data: r.Data, labels: r.Labels, of: m.at(now).base()}
-	l.stored = l.of
+	l.stored, l.began, l.renewed = l.of, now, now
 	if l.lifetime == LifetimeTTL {
 		l.expires = now.Add(r.TTL)
 	}
@@ -356,6 +380,7 @@ func (m *model) grant(r *Acquire, granted []Item, now time.Time) {
 			r.Caller.Who()}
 	}
 	if !draw {
+		m.takeBack(r.Caller, granted)
 		m.leases = append(m.leases, l)
 		return
 	}
@@ -425,61 +450,5 @@ func (m *model) eased() {
 		if !m.isOver(p) {
 			delete(m.hard, p)
 		}
-	}
-}
-
-// step is the time being set: what is counted from an instant of before is as far off as it was.
-func (m *model) step(by, unproved time.Duration, unsure bool) {
-	m.unproved, m.unsure = unproved, unsure
-	for i := range m.leases {
-		if l := &m.leases[i]; !l.expires.IsZero() && l.lifetime != LifetimeBorrow {
-			l.expires = l.expires.Add(by)
-		}
-	}
-	for i := range m.queue {
-		m.queue[i].until = sooner(m.queue[i].until.Add(by), m.queue[i].r.Until)
-	}
-	for t, tok := range m.tokens {
-		tok.until = tok.until.Add(by)
-		m.tokens[t] = tok
-	}
-	for i := range m.holdOffs {
-		m.holdOffs[i].until = m.holdOffs[i].until.Add(by)
-	}
-	for _, times := range []map[string]time.Time{m.shrunk, m.over} {
-		for k, at := range times {
-			times[k] = at.Add(by)
-		}
-	}
-}
-
-// resume gives leases that end by themselves their time again.
-func (m *model) resume(now time.Time) {
-	for i := range m.leases {
-		if l := &m.leases[i]; !l.expires.IsZero() && l.lifetime != LifetimeBorrow {
-			l.expires = later(l.expires, now.Add(max(l.ttl, 15*time.Second)))
-		}
-	}
-	for i := range m.holdOffs {
-		if h := &m.holdOffs[i]; h.until.After(now.Add(h.length)) {
-			h.until = now.Add(h.length)
-		}
-	}
-}
-
-// crash is what the agent's death changes: nobody waits any more, the verdict is as new, and tokens are forgotten by
-// when their leases were granted, unless a snapshot knew better.
-func (m *model) crash(now time.Time) {
-	m.queue, m.pools, m.shrunk = nil, map[string]PoolGrant{}, map[string]time.Time{}
-	m.over, m.hard = map[string]time.Time{}, map[string]bool{}
-	for i := range m.leases {
-		m.leases[i].of = m.leases[i].stored
-	}
-	for t, tok := range m.tokens {
-		tok.until = tok.stored
-		m.tokens[t] = tok
-	}
-	if m.verdict != nil {
-		m.judge(m.verdict, now)
 	}
 }

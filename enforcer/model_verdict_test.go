@@ -12,6 +12,8 @@ func (m *model) pass(now time.Time) {
 		return !l.expires.IsZero() && !l.expires.After(now)
 	})
 	m.eased()
+	m.passRules(now)
+	m.eased()
 	m.leases = slices.DeleteFunc(m.leases, func(l modelLease) bool {
 		at := m.revoked(l.of)
 		return !at.IsZero() && !at.After(now)
@@ -113,6 +115,7 @@ func (m *model) succeed(v *Verdict, now time.Time) (revoke bool) {
 }
 
 func (m *model) judge(v *Verdict, now time.Time) {
+	m.tidy(m.verdict)
 	m.verdict = v
 	revoke := m.succeed(v, now)
 	for _, p := range poolNames {
@@ -131,4 +134,5 @@ func (m *model) judge(v *Verdict, now time.Time) {
 			m.shrunk[p] = now
 		}
 	}
+	m.tidy(v)
 }

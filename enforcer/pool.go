@@ -8,13 +8,14 @@ import (
 // pool is the state of one pool. A pool that the verdict no longer names stays, with a grant of nothing, while leases
 // hold slots of it.
 type pool struct {
-	name   string
-	grant  PoolGrant
-	named  bool  // the verdict names it
-	inUse  int64 // this and what else is counted here in parts of slots: see PoolTerm.Quantum
-	peak   int64
-	leases int
-	groups map[string]*group // nil when each lease counts for itself
+	name  string
+	grant PoolGrant
+	named bool // the verdict names it
+	usage
+	peak    int64 // parts
+	leases  int
+	rules   *poolRules // of the site; nil: it has none
+	lingers lingers
 	// members are the leases that hold slots of it, whichever of their items those are.
 	members series
 	queue   queue
@@ -90,6 +91,7 @@ func (e *Enforcer) reschedule(p *pool) {
 func (e *Enforcer) discard(p *pool) {
 	e.endCount(p)
 	p.revokeAt = zeroTime
+	e.unlingerAll(p)
 	e.reschedule(p)
 	delete(e.pools, p.name)
 }
@@ -220,6 +222,10 @@ func (p *pool) status(name string) PoolStatus {
 		Peak: p.grant.slots(p.peak), Leases: p.leases, Waiting: p.grant.slots(p.queue.waiting),
 		Borrowed: p.grant.slots(p.borrowed),
 	}
+	if p.rules != nil {
+		s.Reserved = p.grant.slots(p.rules.unused)
+	}
+	s.Lingering = p.grant.slots(p.lingers.parts)
 	if p.grant.per() > 1 {
 		s.Quantum, s.Parts = p.grant.Quantum, p.inUse
 	}

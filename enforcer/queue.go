@@ -37,6 +37,9 @@ func (q *queue) ahead(w *waiting) bool {
 type waiting struct {
 	*Waiter
 	turn   uint64
+	rank   time.Time       // by which it has its place; of one rank the turn counts
+	holder *Holder         // that the lease would have
+	says   []*stance       // of the rules, by item
 	at     int             // in the timetable of patience
 	places []*list.Element // in the queue of each item
 }
@@ -102,10 +105,12 @@ func (e Event) Stirs(names []string) (pools []string, everywhere bool) {
 		}
 	}
 	switch e.Kind {
-	case EventVerdict, EventStepped:
+	case EventVerdict, EventStepped, EventPolicies:
 		return names, true
 	case EventGranted, EventEnded, EventChanged:
 		add(e.Lease.Items)
+	case EventLingerOver:
+		add([]Item{e.Linger.Item})
 	default:
 	}
 	if e.Waiter != nil {
@@ -116,7 +121,7 @@ func (e Event) Stirs(names []string) (pools []string, everywhere bool) {
 
 // wait decides that an acquire waits; d is why it is not granted at once.
 func (r *Acquire) wait(e *Enforcer, items []Item, token *ClientToken, d *Denial, now time.Time) Decision {
-	if r.Wait <= 0 || !d.MayGrow && (d.Code != NoSlots || e.never(r, items)) {
+	if r.Wait <= 0 || !d.MayGrow && (d.Code != NoSlots && !d.waits || e.never(r, items)) {
 		return Decision{Denial: d}
 	}
 	if d := r.denyWaiter(e); d != nil {
@@ -125,15 +130,20 @@ func (r *Acquire) wait(e *Enforcer, items []Item, token *ClientToken, d *Denial,
 	// Nothing waits for a borrow that would be over by then.
 	w := &Waiter{ID: r.ID, Items: items, Draws: d.MayGrow, Request: r, Token: token, Since: now,
 		Until: sooner(now.Add(r.Wait), r.Until)}
+	w.Ahead = e.aheadOf(w)
 	return Decision{Waiter: w, Events: []Event{{Kind: EventQueued, At: now, Waiter: w}}}
 }
 
 // never reports whether a request asks for more slots than there are, whatever is released.
 func (e *Enforcer) never(r *Acquire, items []Item) bool {
-	return slices.ContainsFunc(items, func(it Item) bool {
+	says := e.stances(r, items)
+	for i, it := range items {
 		p := e.pools[it.Pool]
-		return p == nil || !p.covers(p.most(), it.least(r))
-	})
+		if p == nil || !p.covers(p.most(), it.least(r)) || says != nil && p.neverUnder(says[i], it.least(r)) {
+			return true
+		}
+	}
+	return false
 }
 
 func (r *Serve) decide(e *Enforcer, now time.Time) Decision {
@@ -149,6 +159,9 @@ func (r *Serve) decide(e *Enforcer, now time.Time) Decision {
 	among := r.Among
 	if v != e.verdict { // it has turned since
 		among = nil
+	}
+	if e.policies != nil {
+		return e.serveRuled(among, v, now)
 	}
 	var first *waiting
 	var out Decision
@@ -184,7 +197,11 @@ func (e *Enforcer) serve(v *Verdict, w *waiting, now time.Time) Decision {
 			return leave(w, now, CauseDenied, d)
 		}
 	} else {
-		granted, d := e.fitAll(q, v, w.Items, w)
+		a := e.asked(w)
+		if e.denyBorrowByRule(a, now) != nil {
+			return Decision{}
+		}
+		granted, d := e.fitAll(q, v, w.Items, w, a)
 		if d != nil {
 			return Decision{}
 		}
@@ -240,13 +257,20 @@ func (e *Enforcer) vain(w *waiting, now time.Time) *Denial {
 	if d := w.Request.denyBorrow(e, v, now); d != nil {
 		return d
 	}
+	a := e.asked(w)
+	if d := a.denyByRule(); d != nil {
+		return d
+	}
+	if d := e.denyBorrowByRule(a, now); d != nil && !d.waits {
+		return d
+	}
 	if w.Draws {
 		if _, _, d := e.fitDraws(w.Request, v, w.Items, w, now); d != nil && !d.MayGrow {
 			return d
 		}
 		return nil
 	}
-	for _, it := range w.Items {
+	for i, it := range w.Items {
 		p := e.pools[it.Pool]
 		if !p.named {
 			return &Denial{Code: PoolUnknown, Field: "pool", Pool: it.Pool, Hint: v.knownPools(),
@@ -263,6 +287,9 @@ func (e *Enforcer) vain(w *waiting, now time.Time) *Denial {
 		}
 		if !p.covers(p.most(), it.least(w.Request)) {
 			return p.denial(it)
+		}
+		if a != nil && p.neverUnder(a.stance(i), it.least(w.Request)) {
+			return p.deniedForEver(a, i)
 		}
 	}
 	return nil
@@ -289,7 +316,11 @@ func (r *Cancel) decide(e *Enforcer, now time.Time) Decision {
 
 func (e *Enforcer) applyQueued(w *Waiter) {
 	x := &waiting{Waiter: w, turn: e.turn}
+	e.judgeWaiter(x)
 	e.turn++
+	if len(w.Items) > 1 {
+		e.several++
+	}
 	e.waiters[w.ID] = x
 	e.patience.add(x)
 	u := w.Request.Caller.Who()
@@ -300,7 +331,7 @@ func (e *Enforcer) applyQueued(w *Waiter) {
 			e.forDraws[it.Pool] = &queue{}
 		}
 		q := e.queueOf(w, it.Pool)
-		x.places = append(x.places, q.PushBack(x))
+		q.place(x)
 		q.waiting += e.weigh(w, it)
 	}
 }
@@ -310,6 +341,9 @@ func (e *Enforcer) unqueue(w *Waiter) {
 	x := e.waiters[w.ID]
 	delete(e.waiters, w.ID)
 	e.patience.remove(x)
+	if len(w.Items) > 1 {
+		e.several--
+	}
 	u := w.Request.Caller.Who()
 	e.account(u).waiters--
 	e.keep(u, -w.Request.bytes())
@@ -358,7 +392,11 @@ func (e *Enforcer) unserved(w *waiting, now time.Time) *Denial {
 		}
 		return d
 	}
-	_, d := e.fitAll(w.Request, v, w.Items, w)
+	a := e.asked(w)
+	if d := e.denyBorrowByRule(a, now); d != nil {
+		return d
+	}
+	_, d := e.fitAll(w.Request, v, w.Items, w, a)
 	if d == nil { // it would fit, but others are before it in another queue
 		d = e.pools[it.Pool].behind(it)
 	}

@@ -32,6 +32,16 @@ func (x *ending) end(h *held, c Cause) bool {
 	return !x.full()
 }
 
+// endBy ends a lease whose timer has run out, and reports whether there is room for more.
+func (x *ending) endBy(t *timer) bool {
+	n := len(x.events)
+	more := x.end(t.h, t.cause)
+	if len(x.events) > n {
+		x.events[n].Rule = t.rule.Name
+	}
+	return more
+}
+
 // decide ends first what has expired, then the leases of licences that have ended, then what is over the limits. One
 // begins when nothing of the former is left. So it does not matter in how many steps all is done, and what others do
 // between two steps counts.
@@ -47,6 +57,11 @@ func (*Tick) decide(e *Enforcer, now time.Time) Decision {
 			return x.end(h, CauseExpired)
 		})
 		if x.full() {
+			return Decision{Events: x.events}
+		}
+	}
+	for _, t := range e.timing.until(now, e.options.batch-len(x.events)) {
+		if !x.endBy(t) {
 			return Decision{Events: x.events}
 		}
 	}
@@ -72,6 +87,7 @@ func (*Tick) decide(e *Enforcer, now time.Time) Decision {
 	}
 	x.events = append(x.events, e.giveUp(now, e.options.batch-len(x.events))...)
 	x.events = append(x.events, e.liftDue(now, e.options.batch-len(x.events))...)
+	x.events = append(x.events, e.lingersDue(now, e.options.batch-len(x.events))...)
 	for _, r := range e.memory.until(now, e.options.batch-len(x.events)) {
 		x.events = append(x.events, Event{Kind: EventForgot, At: now, Token: r.Key})
 	}

@@ -1,6 +1,7 @@
 package enforcer
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"math"
@@ -43,6 +44,9 @@ func (s *twin) caller(t *rapid.T) Caller {
 // process is one of a user's: 1 to 3 are visible and in different pods, -1 is known by its inode alone, and 0 not at
 // all.
 func process(c Caller, n int) Caller {
+	if c.UID == 2 {
+		c.Profile = ProfileOf(Profile{Login: "ann", Groups: "20\ncad"})
+	}
 	switch {
 	case n > 0:
 		c.PID, c.Start = int32(10*(c.UID%10)+uint32(n)), 1
@@ -97,7 +101,10 @@ func (s *twin) renew(t *rapid.T) {
 	owner := s.through(t, id)
 	i, why := s.m.find(id), s.m.act(id, c, owner, false)
 	if why == "" && s.m.leases[i].lifetime != LifetimeTTL {
-		why = BadRequest
+		if why = BadRequest; ttl == 0 && s.m.idles(s.m.leases[i]) {
+			s.change(t, &Renew{ID: id, Caller: c, Owner: owner}, "", func() { s.m.leases[i].renewed = s.now })
+			return
+		}
 	}
 	same, held := true, []Caller(nil)
 	if why == "" {
@@ -113,7 +120,9 @@ func (s *twin) renew(t *rapid.T) {
 		}
 		l.expires = s.now.Add(l.ttl)
 		if !same {
-			l.holders = held
+			s.m.rehand(i, held, s.now)
+		} else {
+			l.renewed = s.now
 		}
 	})
 }
@@ -139,7 +148,12 @@ func (s *twin) release(t *rapid.T) {
 	case why == "" && s.m.leases[i].lifetime == LifetimeBorrow && !force && !s.m.verdict.EarlyReturn:
 		why = Forbidden
 	}
-	s.change(t, &Release{ID: id, Caller: c, Owner: owner, Force: force}, why, func() { s.m.drop(id) })
+	s.change(t, &Release{ID: id, Caller: c, Owner: owner, Force: force}, why, func() {
+		if !force {
+			s.m.linger(id, s.now)
+		}
+		s.m.drop(id)
+	})
 }
 
 func (s *twin) join(t *rapid.T) {
@@ -168,11 +182,13 @@ func (s *twin) leave(t *rapid.T) {
 	}
 	s.change(t, &Leave{ID: id, Holder: c}, why, func() {
 		l := &s.m.leases[i]
-		if l.holders = slices.DeleteFunc(slices.Clone(l.holders), func(h Caller) bool {
+		if left := slices.DeleteFunc(slices.Clone(l.holders), func(h Caller) bool {
 			return h == c
-		}); len(l.holders) == 0 {
-			l.holders = []Caller{c}
+		}); len(left) == 0 {
+			s.m.linger(id, s.now)
 			s.m.drop(id)
+		} else {
+			s.m.rehand(i, left, s.now)
 		}
 	})
 }
@@ -187,18 +203,28 @@ func (s *twin) gone(t *rapid.T) {
 		}
 	}
 	s.change(t, r, "", func() {
-		for _, id := range r.IDs {
+		var over []LeaseID
+		for _, id := range slices.Compact(slices.SortedFunc(slices.Values(r.IDs), func(a, b LeaseID) int {
+			return bytes.Compare(a[:], b[:])
+		})) {
 			i := s.m.find(id)
 			if i < 0 {
 				continue
 			}
 			l := &s.m.leases[i]
 			left := slices.DeleteFunc(slices.Clone(l.holders), func(h Caller) bool { return h == c })
-			if len(left) == 0 {
-				s.m.drop(id)
-			} else {
-				l.holders = left
+			if len(left) > 0 {
+				s.m.rehand(i, left, s.now)
+				continue
 			}
+			over = append(over, id)
+		}
+		slices.SortFunc(over, func(a, b LeaseID) int { return slices.Index(r.IDs, a) - slices.Index(r.IDs, b) })
+		for _, id := range over { // each as though it were alone
+			s.m.linger(id, s.now)
+		}
+		for _, id := range over {
+			s.m.drop(id)
 		}
 	})
 }
@@ -234,7 +260,8 @@ func (s *twin) attach(t *rapid.T) {
 	}
 	s.change(t, &Attach{ID: id, Caller: c}, why, func() {
 		if l := &s.m.leases[i]; l.unconfirmed {
-			l.holders, l.expires, l.unconfirmed = held, time.Time{}, false
+			s.m.rehand(i, held, s.now)
+			l.expires, l.unconfirmed = time.Time{}, false
 		}
 	})
 }
@@ -245,7 +272,10 @@ func (s *twin) holderDies(t *rapid.T) {
 	if s.m.find(id) < 0 {
 		why = LeaseUnknown
 	}
-	s.change(t, &End{ID: id, Cause: CauseHolderGone}, why, func() { s.m.drop(id) })
+	s.change(t, &End{ID: id, Cause: CauseHolderGone}, why, func() {
+		s.m.linger(id, s.now)
+		s.m.drop(id)
+	})
 }
 
 func (s *twin) adjust(t *rapid.T) {

@@ -131,6 +131,7 @@ func (s *twin) restart(t *rapid.T) {
 	s.usage.begin(s.e, s.now)
 	s.m.resume(s.now)
 	s.acknowledgedSurvives(t)
+	s.do(t, &SetPolicies{NewPolicies(s.m.rules)})
 	if s.m.verdict != nil {
 		s.do(t, &SetVerdict{s.m.verdict})
 	}
@@ -266,11 +267,13 @@ func (s *twin) acquire(t *rapid.T, r *Acquire) {
 		}
 		if !s.crashed {
 			_, draws := s.m.at(s.now).Meters[itemsOf(r)[0].Pool]
-			s.m.queue = append(s.m.queue, modelWaiter{r, itemsOf(r), draws, sooner(s.now.Add(r.Wait), r.Until)})
+			s.m.enqueue(modelWaiter{r: r, items: itemsOf(r), draws: draws, until: sooner(s.now.Add(r.Wait), r.Until),
+				since: s.now})
 		}
 	case got.Replayed || got.Lease == nil || !slices.Equal(got.Lease.Items, granted):
 		t.Fatalf("acquire %+v: got %+v, the model grants %v", r, got.Lease, granted)
 	case !lost:
+		s.narrowsOnly(t, r)
 		s.noStarvation(t, got.Lease)
 		s.m.grant(r, granted, s.now)
 		if got.Lease.Lifetime != LifetimeDraw {

@@ -172,7 +172,8 @@ func (m *Metrics) Observe(ev enforcer.Event) {
 		}
 	case enforcer.EventGranted, enforcer.EventRenewed, enforcer.EventForgot, enforcer.EventChanged,
 		enforcer.EventQueued, enforcer.EventLeft, enforcer.EventSet, enforcer.EventNoted, enforcer.EventRemembered,
-		enforcer.EventHeldOff, enforcer.EventLifted:
+		enforcer.EventHeldOff, enforcer.EventLifted, enforcer.EventPolicies, enforcer.EventLingers,
+		enforcer.EventLingerOver, enforcer.EventUsed:
 	}
 }
 

@@ -17,7 +17,8 @@ type peer struct {
 	exe      string // empty: not readable
 	start    uint64
 	inode    uint64 // of the process's pidfd; only of a process that the agent does not see
-	own      bool   // the kernel does not say who it is, and lets only the agent's own user in
+	profile  enforcer.ProfileRef
+	own      bool // the kernel does not say who it is, and lets only the agent's own user in
 	// executables knows the hashes that exe_sha256 rules compare; nil: none are kept
 	executables *executables
 }
@@ -102,5 +103,6 @@ func (r Rules) allowed(p *peer) bool {
 
 // caller is the peer as the enforcer knows it.
 func (p *peer) caller(admin bool) enforcer.Caller {
-	return enforcer.Caller{UID: p.uid, GID: p.gid, PID: p.pid, Admin: admin, Exe: p.exe, Start: p.start, Inode: p.inode}
+	return enforcer.Caller{UID: p.uid, GID: p.gid, PID: p.pid, Admin: admin, Exe: p.exe, Start: p.start, Inode: p.inode,
+		Profile: p.profile}
 }

@@ -75,11 +75,11 @@ func (s *Server) problem(d *enforcer.Denial) *wire.Problem {
 	}
 	p := &wire.Problem{Type: ProblemPage + string(d.Code), Title: titles[d.Code],
 		Status: status,
-		Code:   string(d.Code), Detail: d.Detail, Field: d.Field, Hint: d.Hint}
+		Code:   string(d.Code), Detail: d.Detail, Field: d.Field, Hint: d.Hint, Rule: d.Rule}
 	if d.HasUsage {
 		p.Limit, p.InUse = count(d.Limit), new(d.InUse)
 	}
-	if d.Code == enforcer.NoSlots {
+	if d.Code == enforcer.NoSlots || d.Code == enforcer.DeniedByPolicy && d.Waited > 0 {
 		p.WaitedSeconds = new(d.Waited.Seconds())
 	}
 	if !d.Next.IsZero() {

@@ -74,6 +74,7 @@ type Server struct {
 	measuring   *turns  // to measure this host for other products
 
 	executables *executables
+	accounts    *accounts
 	guesses     *guesses
 
 	ruling   sync.Mutex // held while new rules are told
@@ -95,6 +96,7 @@ func New(c Config) *Server {
 	s.connections, s.subscribers, s.kept = newShares(c.MaxConns, c.MaxConnsPerUID), newShares(maxSubscribers, 0),
 		newShares(maxKept, 0)
 	s.listings, s.measuring = newTurns(4), newTurns(2)
+	s.accounts = newAccounts()
 	s.executables, s.guesses = newExecutables(s.ends.Done()), newGuesses(s.log)
 	s.SetRules(c.Rules)
 	s.handler = s.routes(c.Metrics)
@@ -194,7 +196,7 @@ func (s *Server) admit(c *net.UnixConn) *conn {
 		c.Close() // it has gone already
 		return nil
 	}
-	p.executables = s.executables
+	p.executables, p.profile = s.executables, s.accounts.profile(&p)
 	if why := s.enter(p.key()); why != "" {
 		refuse(c, why)
 		return nil

@@ -11,7 +11,8 @@ func TestPolicyFaults(t *testing.T) {
 	for _, c := range []struct{ name, rule, want string }{
 		{"no name", `{max: 1}`, `usher.yaml:3: policies[0]: name is ""`},
 		{"no verb", `{name: a}`, "policies[0] (a): it does nothing; give deny, reserve"},
-		{"misspelt verb", `{name: a, resrve: 1}`, `unknown key "policies[0].resrve"; did you mean "policies[0].reserve"?`},
+		{"misspelt verb", `{name: a, resrve: 1}`,
+			`unknown key "policies[0].resrve"; did you mean "policies[0].reserve"?`},
 		{"deny with others", `{name: a, deny: true, max: 3}`, "deny gives nothing, so that max has no effect"},
 		{"max 0", `{name: a, max: 0, linger: 1m}`, "max is 0; to give nothing, use deny: true"},
 		{"negative", `{name: a, max: -1}`, "must be a whole number from 0 on"},
@@ -27,12 +28,15 @@ func TestPolicyFaults(t *testing.T) {
 		{"no borrow by 0", `{name: a, max_borrow: 0s}`, "max_borrow is 0; to let nobody borrow, use no_borrow"},
 		{"text of none", `{name: a, text: hello, linger: 1m}`, "text is told where the rule denies something"},
 		{"unknown group", `{name: a, max: 1, match: {user: ["@drawrs"]}}`,
-			`usher.yaml:3: policies[0] (a): match.user names the group "@drawrs", which there is not; did you mean "@drawers"?`},
+			`usher.yaml:3: policies[0] (a): match.user names the group "@drawrs", which there is not; ` +
+				`did you mean "@drawers"?`},
 		{"bad uid", `{name: a, max: 1, not: {uid: [9-1]}}`, `not.uid: "9-1" is no uid and no range of them`},
 		{"group as uid", `{name: a, max: 1, match: {uid: ["@drawers"]}}`, "groups hold names, so use user"},
 		{"empty entry", `{name: a, max: 1, match: {exe: [""]}}`, "match.exe has an empty text"},
-		{"twice", "{name: a, max: 1}\n  - {name: a, max: 2}", "usher.yaml:4: policies[1] (a): there is a rule a already"},
-		{"list", `{name: a, max: 1, match: {user: ann}}`, "policies[0].match.user is a single value, and must be a list"},
+		{"twice", "{name: a, max: 1}\n  - {name: a, max: 2}",
+			"usher.yaml:4: policies[1] (a): there is a rule a already"},
+		{"list", `{name: a, max: 1, match: {user: ann}}`,
+			"policies[0].match.user is a single value, and must be a list"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			_, err := Load(Source{File: "usher.yaml",

@@ -11,8 +11,8 @@ import (
 // are remembered has moved with it, and the records of before say otherwise. d is the desk whose events they are.
 func (s *store) compact(d *Desk) {
 	d.mu.Lock()
-	steps, over := d.steps, s.holdOffsOver
-	s.holdOffsOver = false
+	steps, over, anew := d.steps, s.holdOffsOver, s.anew
+	s.holdOffsOver, s.anew = false, false
 	d.mu.Unlock()
 	failed := false
 	defer func() {
@@ -21,11 +21,11 @@ func (s *store) compact(d *Desk) {
 			return
 		}
 		d.mu.Lock()
-		s.holdOffsOver = s.holdOffsOver || over
+		s.holdOffsOver, s.anew = s.holdOffsOver || over, s.anew || anew
 		d.mu.Unlock()
 	}()
 	for _, j := range []*journal.Journal{s.runtime, s.durable} {
-		if !j.Due() && steps == s.steps && !(over && j == s.durable) {
+		if !j.Due() && steps == s.steps && !(over && j == s.durable) && !anew {
 			continue
 		}
 		err := s.renew(j, d)
@@ -94,7 +94,7 @@ func (w *writer) put(ev enforcer.Event) error {
 	if ev.Lease != nil && durable(enforcer.Event{Lease: ev.Lease}) != w.durable {
 		return nil
 	}
-	w.buf = encodeEvent(w.buf[:0], ev)
+	w.buf = encode(w.buf[:0], ev, w.s.profiles.Load())
 	return w.write(w.buf)
 }
 

@@ -121,11 +121,13 @@ type Desk struct {
 	told     enforcer.Cursor
 	idle     chan struct{} // closed when no lease but borrows is held; nil: nobody waits for that
 
-	byPod   atomic.Bool                          // a pool counts, or is about to count, by pod
-	podOf   func(pid int32, start uint64) string // see liveness.PodOf
-	drained atomic.Bool
-	rounds  atomic.Uint64 // of Run
-	wake    chan struct{} // capacity 1: next became sooner
+	byPod atomic.Bool // a pool counts, or is about to count, by pod
+	// a rule of the site looks at the pod
+	rulesByPod atomic.Bool
+	podOf      func(pid int32, start uint64) string // see liveness.PodOf
+	drained    atomic.Bool
+	rounds     atomic.Uint64 // of Run
+	wake       chan struct{} // capacity 1: next became sooner
 }
 
 // New opens the journals, and makes a desk that goes on where the last one has ended.
@@ -380,7 +382,7 @@ func countsByPod(v *enforcer.Verdict) bool {
 
 // Place says in which pod a caller is, where that counts and is known.
 func (d *Desk) Place(c *enforcer.Caller) {
-	if d.byPod.Load() && c.Pod == "" && c.PID != 0 {
+	if (d.byPod.Load() || d.rulesByPod.Load()) && c.Pod == "" && c.PID != 0 {
 		c.Pod = d.podOf(c.PID, c.Start)
 	}
 }

@@ -13,13 +13,15 @@ import (
 
 // The first byte of every record of the journal is its version. Earlier ones are still read: version 1 has no inode in
 // a holder, 2 neither a credential there nor data on a lease, and 3 does not say under which licence a lease was
-// granted. Versions 5 and 6 are of records with parts of slots alone, and of hold-offs: an agent that knows no such
-// thing must not read those, and reads all others.
+// granted. Versions 5 to 7 are of records with parts of slots alone, of hold-offs, and of what the site's rules need or
+// do: the profiles of holders, and leases that a rule has ended. An agent that knows no such thing must not read those,
+// and reads all others.
 const (
 	recordVersion        = 4
 	recordVersionParts   = 5
 	recordVersionHoldOff = 6
-	recordVersionNewest  = recordVersionHoldOff
+	recordVersionRules   = 7
+	recordVersionNewest  = recordVersionRules
 )
 
 // The kinds of events that are journalled, as records name them. A number is never used for anything else.
@@ -34,7 +36,7 @@ var recordLifetimes = []enforcer.Lifetime{1: enforcer.LifetimeConnection, 2: enf
 
 var recordCauses = []enforcer.Cause{1: enforcer.CauseReleased, 2: enforcer.CauseForced, 3: enforcer.CauseExpired,
 	4: enforcer.CauseRevoked,
-	5: enforcer.CauseHolderGone, 6: enforcer.CauseUndelivered}
+	5: enforcer.CauseHolderGone, 6: enforcer.CauseUndelivered, 7: enforcer.CauseMaxHold, 8: enforcer.CauseIdle}
 
 // recordExpiries are what may become of a lease when its licence ends, as the lowest two bits of its terms have it; 0:
 // not known.
@@ -50,8 +52,11 @@ const (
 // errNotHeld reports a record of a lease that is not held: what granted it is missing.
 var errNotHeld = errors.New("a record of the journal does not follow from those before it")
 
-// encodeEvent appends an event's record to b.
-func encodeEvent(b []byte, ev enforcer.Event) []byte {
+// encodeEvent appends an event's record to b, without the profiles of holders.
+func encodeEvent(b []byte, ev enforcer.Event) []byte { return encode(b, ev, false) }
+
+// encode appends an event's record to b. It has the profiles of holders where the site's rules may look at them.
+func encode(b []byte, ev enforcer.Event, profiles bool) []byte {
 	version := byte(recordVersion)
 	if l := ev.Lease; l != nil && slices.ContainsFunc(l.Items, func(it enforcer.Item) bool { return it.Of > 1 }) {
 		version = recordVersionParts
@@ -59,7 +64,13 @@ func encodeEvent(b []byte, ev enforcer.Event) []byte {
 	if ev.HoldOff != nil {
 		version = recordVersionHoldOff
 	}
-	w := recordWriter{record.Writer{Bytes: append(b, version, byte(slices.Index(recordKinds, ev.Kind)))}}
+	has := func(h *enforcer.Holder) bool { return h.Profile != enforcer.ProfileRef{} }
+	profiles = profiles && ev.Lease != nil && (has(ev.Lease.Holder) || slices.ContainsFunc(ev.Lease.Others, has))
+	if profiles || ev.Cause == enforcer.CauseMaxHold || ev.Cause == enforcer.CauseIdle {
+		version = recordVersionRules
+	}
+	w := recordWriter{profiles: version == recordVersionRules,
+		Writer: record.Writer{Bytes: append(b, version, byte(slices.Index(recordKinds, ev.Kind)))}}
 	w.Time(ev.At)
 	switch ev.Kind {
 	case enforcer.EventEnded:
@@ -123,15 +134,20 @@ func decodeRecord(b []byte, same *sameParts) (ev enforcer.Event, ends enforcer.L
 	if !r.Bad && version > recordVersionNewest {
 		return enforcer.Event{}, ends, record.ErrNewer
 	}
+	r.profiles = version == recordVersionRules
+	written := version
 	version = min(version, recordVersion) // parts are told by the amounts themselves, and hold-offs by the kind
 	r.version = version
 	if r.Bad || version == 0 || int(kind) >= len(recordKinds) || recordKinds[kind] == "" {
 		return enforcer.Event{}, ends, record.ErrUnreadable
 	}
-	if same != nil && same.version != version { // the same bytes mean another thing
+	if !r.profiles {
+		written = version
+	}
+	if same != nil && same.version != written { // the same bytes mean another thing
 		clear(same.holders)
 		clear(same.items)
-		same.version = version
+		same.version = written
 	}
 	ev = enforcer.Event{Kind: recordKinds[kind], At: r.Time()}
 	switch ev.Kind {
@@ -169,7 +185,10 @@ func decodeRecord(b []byte, same *sameParts) (ev enforcer.Event, ends enforcer.L
 	return ev, ends, nil
 }
 
-type recordWriter struct{ record.Writer }
+type recordWriter struct {
+	record.Writer
+	profiles bool // of holders are written
+}
 
 // amount writes how much an item is: slots as they have always been written, and parts of slots as a negative number
 // with their denominator behind it.
@@ -241,6 +260,12 @@ func (w *recordWriter) holder(h *enforcer.Holder) {
 	for _, s := range []string{h.Exe, h.User, h.Host, h.Pod} {
 		w.Text(s)
 	}
+	if w.profiles {
+		p := h.Profile.Profile()
+		w.Text(p.Login)
+		w.Text(p.Groups)
+		w.Text(p.Cgroup)
+	}
 	w.Uint(uint64(len(h.Labels)))
 	if len(h.Labels) == 0 {
 		return
@@ -263,9 +288,10 @@ func (w *recordWriter) draws(draws []enforcer.Draw) {
 // recordReader reads what recordWriter wrote; after the first thing that cannot be, all is bad.
 type recordReader struct {
 	record.Reader
-	version byte
-	dry     bool // only the end of what is read is looked for
-	same    *sameParts
+	version  byte
+	profiles bool // of holders are there
+	dry      bool // only the end of what is read is looked for
+	same     *sameParts
 }
 
 // sameParts are the parts that many records have alike, by their bytes: the leases of one holder share it, and those of
@@ -417,6 +443,11 @@ func (r *recordReader) holderInto(h *enforcer.Holder) {
 		h.Credential = r.Text()
 	}
 	h.Exe, h.User, h.Host, h.Pod = r.Text(), r.Text(), r.Text(), r.Text()
+	if r.profiles {
+		if p := (enforcer.Profile{Login: r.Text(), Groups: r.Text(), Cgroup: r.Text()}); !r.dry && !r.Bad {
+			h.Profile = enforcer.ProfileOf(p)
+		}
+	}
 	for range r.Count() {
 		k, v := r.Text(), r.Text()
 		if r.dry {

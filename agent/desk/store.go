@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/usher-agent/usher/agent/clock"
@@ -46,9 +47,11 @@ type store struct {
 	touched [2]touched // of the runtime journal, of the durable one
 	// the durable journal tells of hold-offs, none of which is in force any more; under the desk's lock
 	holdOffsOver bool
-	steps        int        // how often the time had been set when the journals were compacted last; run's alone
-	sealing      sync.Mutex // one seal or compaction at a time; taken before the desk's lock
-	owed         [2]debt    // of the runtime journal, of the durable one; under the desk's lock
+	anew         bool        // the journals are to begin anew: another thing is kept of leases
+	profiles     atomic.Bool // of holders are kept
+	steps        int         // how often the time had been set when the journals were compacted last; run's alone
+	sealing      sync.Mutex  // one seal or compaction at a time; taken before the desk's lock
+	owed         [2]debt     // of the runtime journal, of the durable one; under the desk's lock
 	health       health
 	locked       func(state bool) error // see Options
 	withheld     enforcer.Withheld
@@ -210,7 +213,7 @@ func (s *store) writeSome(events []enforcer.Event) (wait commit, n int, err erro
 			if lasting {
 				s.note(ev)
 			}
-			s.buf = encodeEvent(s.buf, ev)
+			s.buf = encode(s.buf, ev, s.profiles.Load())
 			s.ends = append(s.ends, len(s.buf))
 		}
 		n++

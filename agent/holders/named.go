@@ -140,7 +140,12 @@ func speaksFor(c *enforcer.Caller, pid int32, handle *liveness.Handle) *enforcer
 				c.UID),
 			Hint: "ask as the user of the process, or as root"}
 	}
-	*c = enforcer.Caller{UID: owner.UIDs[1], GID: owner.GID, PID: p.PID, Exe: owner.Exe, Start: p.Start, Inode: p.Inode}
+	profile := c.Profile // a user's groups are the same in its processes, but for what newgrp(1) and its like do
+	if owner.UIDs[1] != c.UID {
+		profile = enforcer.ProfileRef{}
+	}
+	*c = enforcer.Caller{UID: owner.UIDs[1], GID: owner.GID, PID: p.PID, Exe: owner.Exe, Start: p.Start, Inode: p.Inode,
+		Profile: profile}
 	return nil
 }
 

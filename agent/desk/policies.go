@@ -1,0 +1,47 @@
+package desk
+
+import (
+	"time"
+
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// SetPolicies puts the site's rules in force; nil: there are none. What is held stays held, and counts by them.
+func (d *Desk) SetPolicies(ps *enforcer.Policies) {
+	d.enter()
+	defer d.mu.Unlock()
+	now := d.licenceTime()
+	_, pod := ps.LooksAt()
+	d.rulesByPod.Store(pod)
+	if d.store != nil {
+		// What the rules look at outlives the agent from now on, of leases that are held already, too.
+		if rules := ps != nil && len(ps.Rules) > 0; d.store.profiles.Swap(rules) != rules {
+			d.store.anew = true
+			d.store.wake()
+		}
+	}
+	d.carry(d.core.Decide(&enforcer.SetPolicies{Policies: ps}, now))
+	d.serve(now, true)
+	d.Look()
+}
+
+// RuleUses returns what each rule has in use, and the pools that it is of.
+func (d *Desk) RuleUses() []enforcer.RuleUse {
+	d.lockSettled()
+	defer d.mu.Unlock()
+	return d.core.RuleUses()
+}
+
+// Explain says what the rules say of a caller in a pool.
+func (d *Desk) Explain(h *enforcer.Holder, pool string) enforcer.Explanation {
+	d.lockSettled()
+	defer d.mu.Unlock()
+	return d.core.Explain(h, pool)
+}
+
+// Queue returns the acquires that wait, in their order.
+func (d *Desk) Queue() (waiting []enforcer.InQueue, now time.Time) {
+	now = d.lockSettled()
+	defer d.mu.Unlock()
+	return d.core.Queue(), now
+}

@@ -1,0 +1,190 @@
+package enforcer
+
+import (
+	"slices"
+	"time"
+)
+
+// RuleUse is what one rule does in one pool at present.
+type RuleUse struct {
+	Rule   string
+	Pool   string // empty: the rule is of no pool of the licence
+	InUse  int64  // slots in use by the holders that it concerns; of a rule with neither Max nor Reserve not known, 0
+	Limit  int64  // its Max, or else its Reserve; 0: it has neither
+	Unused int64  // slots that it keeps and nobody uses
+	// Most is the slots of the holder that uses most, where Max is the limit of each.
+	Most int64
+}
+
+// RuleUses returns what each rule has in use in each pool that it is of, in the order of the rules.
+func (e *Enforcer) RuleUses() (out []RuleUse) {
+	if e.policies == nil {
+		return nil
+	}
+	names := e.PoolNames()
+	slices.Sort(names)
+	for i := range e.policies.Rules {
+		r := &e.policies.Rules[i]
+		found := false
+		for _, name := range names {
+			if !r.Of(name) {
+				continue
+			}
+			found = true
+			use := RuleUse{Rule: r.Name, Pool: name, Limit: r.Max}
+			if p := e.pools[name]; p != nil {
+				p.ruleUse(r, &use)
+			}
+			out = append(out, use)
+		}
+		if !found {
+			out = append(out, RuleUse{Rule: r.Name, Limit: r.Max})
+		}
+	}
+	return out
+}
+
+func (p *pool) ruleUse(r *Policy, use *RuleUse) {
+	i := slices.Index(p.rules.rules, r)
+	if t := p.rules.tallies[i]; t != nil {
+		var all int64
+		for _, u := range t.units {
+			all += u.inUse
+			use.Most = max(use.Most, p.grant.slots(u.inUse))
+		}
+		use.InUse = p.grant.slots(all)
+	}
+	for _, x := range p.rules.reserves {
+		if x.rule != r {
+			continue
+		}
+		use.Unused = p.grant.slots(x.unused())
+		if r.Max == 0 {
+			use.InUse, use.Limit = p.grant.slots(x.inUse), r.Reserve
+		}
+	}
+}
+
+// Explanation is what the rules say of a holder in a pool.
+type Explanation struct {
+	Known bool // the licence has the pool
+	Rules []Concern
+	// Room is how many slots the holder could be granted now in one lease, were nobody waiting; Unlimited where there
+	// is no limit.
+	Room Limit
+	Deny string // the rule that gives the holder nothing; empty: none does
+}
+
+// Concern is a rule and whether it concerns a holder in a pool.
+type Concern struct {
+	Rule     *Policy
+	Concerns bool
+	Why      string // for people: why it does not concern the holder, or what it does
+}
+
+// Explain says what the rules say of a holder in a pool. It changes nothing.
+func (e *Enforcer) Explain(h *Holder, pool string) Explanation {
+	out := Explanation{Room: Unlimited}
+	p := e.pools[pool]
+	out.Known = p != nil && p.named
+	if e.policies != nil {
+		for i := range e.policies.Rules {
+			r := &e.policies.Rules[i]
+			c := Concern{Rule: r}
+			switch {
+			case r.Elsewhere:
+				c.Why = "it is of other hosts"
+			case !r.Of(pool):
+				c.Why = "it is of other pools"
+			case !r.Match.asserts(h, h.Profile.Profile(), func(so bool) bool { return so }):
+				c.Why = "match does not match"
+			case !r.Concerns(h):
+				c.Why = "not matches"
+			default:
+				c.Concerns = true
+				if r.Deny && out.Deny == "" {
+					out.Deny = r.Name
+				}
+			}
+			out.Rules = append(out.Rules, c)
+		}
+	}
+	if out.Known {
+		room, free := p.room(h)
+		s := p.rules.stance(h)
+		own, _ := p.ownRoom(s, unitOf(p.grant.CountBy, h))
+		room = room.Min(own)
+		if capacity := p.grant.limit(p.capacity()); capacity != Unlimited {
+			room = room.Min(Limit(max(0, int64(capacity)-p.inUse-p.keptFrom(s, h.Who())) + free))
+		}
+		if out.Room = room; room != Unlimited {
+			out.Room = room / Limit(p.grant.per())
+		}
+	}
+	if out.Deny != "" {
+		out.Room = 0
+	}
+	return out
+}
+
+// InQueue is an acquire that waits, and its place.
+type InQueue struct {
+	*Waiter
+	Position int // 1: it is the first, in the pool or meter where most are before it
+	// Blocked says why it is not served now, with the code and the rule as a denial has them.
+	Blocked *Denial
+	// Next is when the next lease of its first pool ends at the latest, so far as that is known; zero: it is not.
+	Next time.Time
+}
+
+// Queue returns the acquires that wait, in the order in which they would be served were nothing in their way.
+func (e *Enforcer) Queue() []InQueue {
+	all := make([]*waiting, 0, len(e.waiters))
+	for _, w := range e.waiters {
+		all = append(all, w)
+	}
+	slices.SortFunc(all, func(a, b *waiting) int {
+		if a.before(b) {
+			return -1
+		}
+		return 1
+	})
+	out := make([]InQueue, 0, len(all))
+	before := map[string]int{}
+	for _, w := range all {
+		q := InQueue{Waiter: w.Waiter}
+		for _, it := range w.Items {
+			before[it.Pool]++
+			q.Position = max(q.Position, before[it.Pool])
+		}
+		if p := e.pools[w.Items[0].Pool]; p != nil && !w.Draws {
+			q.Next = p.nextEnd()
+			if b, ok := e.barred(w); ok {
+				for i, it := range w.Items {
+					for _, x := range w.sayings(i).limits {
+						if x.tally == b.tally && x.unit == b.unit {
+							q.Blocked = e.pools[it.Pool].deniedByMax(it, x, w.holder)
+						}
+					}
+				}
+			}
+		}
+		out = append(out, q)
+	}
+	return out
+}
+
+func (w *waiting) sayings(i int) *stance {
+	if s := w.says[i]; s != nil {
+		return s
+	}
+	return &stance{}
+}
+
+// nextEnd returns when the next lease of a pool ends unless it is renewed; zero: it is not known.
+func (p *pool) nextEnd() time.Time {
+	if first := p.first(); first != nil {
+		return first.ExpiresAt
+	}
+	return zeroTime
+}

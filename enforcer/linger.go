@@ -1,0 +1,208 @@
+package enforcer
+
+import (
+	"slices"
+	"time"
+)
+
+// Linger keeps slots for a while for the user that has released them, by a rule of the site. They are in nobody's use,
+// and nobody else gets them. The agent's end is theirs, too. A Linger never changes once made.
+type Linger struct {
+	Lease        LeaseID // that was released
+	Item         Item
+	Who          User
+	Since, Until time.Time
+	Rule         string // its name
+}
+
+// lingering is a Linger in force.
+type lingering struct {
+	*Linger
+	at int // in the timetable of their ends
+}
+
+func (l *lingering) due() time.Time { return l.Until }
+func (l *lingering) place() *int    { return &l.at }
+
+// lingers are those of one pool.
+type lingers struct {
+	list  []*lingering // in the order of their beginning
+	parts int64
+	of    map[User]int64 // parts
+}
+
+func (l *lingers) first(not User) (rule string, until time.Time) {
+	for _, x := range l.list {
+		if x.Who != not && (until.IsZero() || x.Until.Before(until)) {
+			rule, until = x.Rule, x.Until
+		}
+	}
+	return rule, until
+}
+
+// linger returns the events by which the slots of a lease that its holder gives back linger.
+func (e *Enforcer) linger(l *Lease, now time.Time) (out []Event) {
+	if e.policies == nil || l.Lifetime == LifetimeBorrow || l.Holder.Who().nobody() {
+		return nil
+	}
+	for _, it := range l.Items {
+		p := e.pools[it.Pool]
+		s := p.rules.stance(l.Holder)
+		if s == nil || s.linger == nil || p.capacity() == Unlimited || !p.named {
+			continue
+		}
+		if n := p.frees(l, p.grant.parts(it)); n > 0 {
+			out = append(out, Event{Kind: EventLingers, At: now, Linger: &Linger{Lease: l.ID, Item: p.amount(n),
+				Who: l.Holder.Who(), Since: now, Until: now.Add(s.linger.Linger), Rule: s.linger.Name}})
+		}
+	}
+	return out
+}
+
+// amount returns a number of parts as an item.
+func (p *pool) amount(parts int64) Item {
+	it := Item{Pool: p.name, N: parts}
+	if p.grant.per() > 1 {
+		it.Of = p.grant.per()
+	}
+	return it
+}
+
+// frees returns by how many parts less of a pool are in use once a lease of n parts has ended.
+func (p *pool) frees(l *Lease, n int64) (less int64) {
+	groups, alone := p.grant.units(l)
+	less = alone * n
+	for _, unit := range groups {
+		g := p.groups[unit]
+		less += g.max - g.without(n)
+	}
+	return less
+}
+
+// returns are the events by which a user's lingering slots are used up by a lease that is granted to it.
+func (e *Enforcer) returns(l *Lease, now time.Time) (out []Event) {
+	if len(e.lingering.heap) == 0 {
+		return nil
+	}
+	u := l.Holder.Who()
+	for _, it := range l.Items {
+		p := e.pools[it.Pool]
+		if p.lingers.of[u] == 0 {
+			continue
+		}
+		_, free := p.room(l.Holder)
+		left := p.grant.parts(it) - free
+		for _, x := range p.lingers.list {
+			if left <= 0 {
+				break
+			}
+			if x.Who != u {
+				continue
+			}
+			n := p.grant.parts(x.Item)
+			out = append(out, Event{Kind: EventLingerOver, At: now, Linger: x.Linger, Cause: CauseReleased})
+			if n > left {
+				rest := *x.Linger
+				rest.Item = p.amount(n - left)
+				out = append(out, Event{Kind: EventLingers, At: now, Linger: &rest})
+			}
+			left -= n
+		}
+	}
+	return out
+}
+
+func (e *Enforcer) applyLingers(x *Linger) {
+	p := e.pools[x.Item.Pool]
+	if p == nil {
+		return
+	}
+	l := &lingering{Linger: x}
+	e.lingering.add(l)
+	p.lingers.list = append(p.lingers.list, l)
+	p.count1(l, 1)
+}
+
+func (e *Enforcer) applyLingerOver(x *Linger) {
+	p := e.pools[x.Item.Pool]
+	if p == nil {
+		return
+	}
+	i := slices.IndexFunc(p.lingers.list, func(l *lingering) bool { return l.Lease == x.Lease })
+	if i < 0 {
+		return
+	}
+	e.unlinger(p, p.lingers.list[i])
+	p.lingers.list = slices.Delete(p.lingers.list, i, i+1)
+	e.drop(p.name, p)
+}
+
+// unlinger takes a lingering out of all but the pool's list.
+func (e *Enforcer) unlinger(p *pool, l *lingering) {
+	e.lingering.remove(l)
+	p.count1(l, -1)
+}
+
+// count1 counts a lingering in or out.
+func (p *pool) count1(l *lingering, sign int64) {
+	n := sign * p.grant.parts(l.Item)
+	p.lingers.parts += n
+	if p.lingers.of == nil {
+		p.lingers.of = map[User]int64{}
+	}
+	if p.lingers.of[l.Who] += n; p.lingers.of[l.Who] == 0 {
+		delete(p.lingers.of, l.Who)
+	}
+}
+
+// reviewLingers ends what lingers by rules that are no longer there.
+func (e *Enforcer) reviewLingers() {
+	stays := map[string]bool{}
+	if e.policies != nil {
+		for _, p := range e.policies.Rules {
+			stays[p.Name] = stays[p.Name] || p.Linger > 0
+		}
+	}
+	for _, p := range e.pools {
+		p.lingers.list = slices.DeleteFunc(p.lingers.list, func(l *lingering) bool {
+			if !stays[l.Rule] {
+				e.unlinger(p, l)
+			}
+			return !stays[l.Rule]
+		})
+		e.drop(p.name, p)
+	}
+}
+
+// relinger counts a pool's lingering slots again, in the parts that its slots have now.
+func (p *pool) relinger() {
+	p.lingers.parts, p.lingers.of = 0, nil
+	for _, l := range p.lingers.list {
+		p.count1(l, 1)
+	}
+}
+
+// unlingerAll ends what lingers of a pool that is discarded.
+func (e *Enforcer) unlingerAll(p *pool) {
+	for _, l := range p.lingers.list {
+		e.unlinger(p, l)
+	}
+	p.lingers.list = nil
+}
+
+// lingersDue ends what has lingered long enough by now.
+func (e *Enforcer) lingersDue(now time.Time, most int) (out []Event) {
+	for _, l := range e.lingering.until(now, most) {
+		out = append(out, Event{Kind: EventLingerOver, At: now, Linger: l.Linger, Cause: CauseExpired})
+	}
+	return out
+}
+
+// stepLingers has what lingers do so for as long as it was to when the time is set.
+func (e *Enforcer) stepLingers(by time.Duration) {
+	for _, l := range e.lingering.heap { // all by as much, so that their order stays
+		moved := *l.Linger
+		moved.Since, moved.Until = moved.Since.Add(by), moved.Until.Add(by)
+		l.Linger = &moved
+	}
+}
