@@ -27,8 +27,8 @@ func (c Cursor) compare(o Cursor) int {
 const blockSize = 256
 
 // series is leases in the order of their cursors. What lies where is known without a look at the leases themselves, each
-// of which is somewhere else in memory: adding the latest and removing it looks at none, and finding any other looks at
-// those of one block. Adding one between others looks at a few of a block and moves the rest of it.
+// of which is somewhere else in memory: adding the latest and removing it looks at none, and finding any other looks
+// at those of one block. Adding one between others looks at a few of a block and moves the rest of it.
 type series struct {
 	blocks []block // none is empty
 	n      int

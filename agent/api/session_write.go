@@ -50,8 +50,8 @@ func (x *session) fail() {
 
 // deadline gives a write between half and all of writeWithin. x.mu is held.
 func (x *session) deadline() {
-	if now := time.Now(); x.until.Sub(now) < writeWithin/2 {
-		x.until = now.Add(writeWithin)
+	if x.until.IsZero() || time.Until(x.until) < writeWithin/2 { // one clock is read, where Now reads two
+		x.until = time.Now().Add(writeWithin)
 		x.conn.SetWriteDeadline(x.until)
 	}
 }

@@ -22,10 +22,13 @@ func (w waiter) tell(o outcome) {
 	w.answer <- o
 }
 
+// origin is an instant to count from: the time since another is read from one clock, and the present from two.
+var origin = time.Now()
+
 // pending is an acquire that was decided, or has its place among those that wait.
 type pending struct {
 	r      *enforcer.Acquire
-	start  time.Time
+	start  time.Duration // since origin
 	out    outcome
 	answer chan outcome // nil: it does not wait
 }
@@ -52,7 +55,7 @@ func (d *Desk) Begin(r *enforcer.Acquire, ready func()) (finish func(context.Con
 // begin is the first half of Acquire: when it returns, the request was decided or has its place among those that wait.
 // ready is as a waiter's.
 func (d *Desk) begin(r *enforcer.Acquire, ready func()) pending {
-	a := pending{r: r, start: time.Now()}
+	a := pending{r: r, start: time.Since(origin)}
 	rand.Read(r.ID[:]) // never fails: see crypto/rand
 	d.Place(&r.Caller)
 	d.enter()
@@ -89,7 +92,7 @@ func (d *Desk) finish(ctx context.Context, a *pending) (Grant, *enforcer.Denial)
 		ctx.Err() == nil { // a caller that has gone wants nothing
 		d.signals.Short(r)
 	}
-	d.seen.Acquired(pool, time.Since(a.start)-waited, dec.Denial, dec.Replayed)
+	d.seen.Acquired(pool, time.Since(origin)-a.start-waited, dec.Denial, dec.Replayed)
 	if d.signals.Elsewhere != nil && dec.Denial != nil && dec.Denial.Site != 0 {
 		if out, idle, known := d.signals.Elsewhere(dec.Denial.Pool); known {
 			dec.Denial = dec.Denial.Elsewhere(out, idle)

@@ -110,7 +110,7 @@ type Desk struct {
 	mark     enforcer.Mark
 	markKept time.Duration                            // since boot, when mark was last kept; 0: not yet
 	next     time.Time                                // what the timer waits for
-	held     map[enforcer.Lifetime]int                // leases held
+	held     lifetimes                                // leases held
 	owned    map[string]map[enforcer.LeaseID]struct{} // leases held with data, by its owner
 	labels   map[string]*labelled                     // see Follow
 	doubted  map[enforcer.LeaseID]struct{}            // leases that are unconfirmed
@@ -121,7 +121,8 @@ type Desk struct {
 	told     enforcer.Cursor
 	idle     chan struct{} // closed when no lease but borrows is held; nil: nobody waits for that
 
-	byPod atomic.Bool // a pool counts, or is about to count, by pod
+	judged atomic.Pointer[enforcer.Verdict] // the verdict in force; nil: none has been yet
+	byPod  atomic.Bool                      // a pool counts, or is about to count, by pod
 	// a rule of the site looks at the pod
 	rulesByPod atomic.Bool
 	podOf      func(pid int32, start uint64) string // see liveness.PodOf
@@ -151,7 +152,7 @@ func newDesk(o Options) *Desk {
 		return to.Sub(from)
 	}, seen: o.Observer, watcher: o.Watcher, signals: o.Signals, core: enforcer.New(o.Core), podOf: liveness.PodOf,
 		wake: make(chan struct{}, 1), waiting: map[enforcer.LeaseID]waiter{},
-		held: map[enforcer.Lifetime]int{}, owned: map[string]map[enforcer.LeaseID]struct{}{},
+		owned:   map[string]map[enforcer.LeaseID]struct{}{},
 		doubted: map[enforcer.LeaseID]struct{}{}}
 }
 
@@ -258,16 +259,17 @@ func (d *Desk) apply(events []enforcer.Event, written commit) {
 	if len(events) == 0 {
 		return
 	}
-	for _, ev := range events {
-		d.core.Apply(ev)
+	for i := range events {
+		ev := &events[i]
+		d.core.Apply(*ev)
 		d.stir(ev)
 		d.count(ev)
 		d.answer(ev, written)
 		if ev.Kind == enforcer.EventEnded && d.signals.Ended != nil {
 			d.signals.Ended(ev.Lease, ev.Cause)
 		}
-		d.seen.Observe(ev)
-		d.watcher.Observe(ev)
+		d.seen.Observe(*ev)
+		d.watcher.Observe(*ev)
 	}
 	if next := d.core.NextTick(); !next.IsZero() && (d.next.IsZero() || next.Before(d.next)) {
 		d.next = next
@@ -284,13 +286,13 @@ func (d *Desk) Look() {
 }
 
 // answer tells a waiter what came of its waiting. d.mu is held.
-func (d *Desk) answer(ev enforcer.Event, written commit) {
+func (d *Desk) answer(ev *enforcer.Event, written commit) {
 	if ev.Waiter == nil || ev.Kind == enforcer.EventQueued {
 		return
 	}
 	if w, ok := d.waiting[ev.Waiter.ID]; ok {
 		delete(d.waiting, ev.Waiter.ID)
-		dec := enforcer.Decision{Events: []enforcer.Event{ev}, Lease: ev.Lease, Denial: ev.Denial,
+		dec := enforcer.Decision{Events: []enforcer.Event{*ev}, Lease: ev.Lease, Denial: ev.Denial,
 			Replayed: ev.Cause == enforcer.CauseReplayed && ev.Lease != nil}
 		w.tell(outcome{dec, written, d.fenceOf(&dec)})
 	}
@@ -304,7 +306,7 @@ func (d *Desk) demandChanged() {
 }
 
 // count keeps the leases counted. d.mu is held.
-func (d *Desk) count(ev enforcer.Event) {
+func (d *Desk) count(ev *enforcer.Event) {
 	d.demandChanged()
 	switch ev.Kind {
 	case enforcer.EventGranted:
@@ -321,7 +323,7 @@ func (d *Desk) count(ev enforcer.Event) {
 			delete(d.doubted, ev.Lease.ID)
 		}
 	case enforcer.EventEnded:
-		d.held[ev.Lease.Lifetime]--
+		d.held.add(ev.Lease.Lifetime, -1)
 		d.tellIdle()
 		delete(d.doubted, ev.Lease.ID)
 		d.label(ev.Lease, false)
@@ -334,7 +336,7 @@ func (d *Desk) count(ev enforcer.Event) {
 
 // countIn counts a lease that is held. d.mu is held.
 func (d *Desk) countIn(l *enforcer.Lease) {
-	d.held[l.Lifetime]++
+	d.held.add(l.Lifetime, 1)
 	d.label(l, true)
 	if l.Data == nil {
 		return
@@ -359,6 +361,7 @@ func (d *Desk) SetVerdict(v *enforcer.Verdict, fence time.Duration) {
 	defer d.mu.Unlock()
 	d.byPod.Store(countsByPod(v))
 	d.carry(d.core.Decide(&enforcer.SetVerdict{Verdict: v}, now))
+	d.judged.Store(d.core.Verdict())
 	d.carry(d.core.Decide(&enforcer.TakeOver{}, now))
 	if d.fence = fence; fence != 0 {
 		d.Look()

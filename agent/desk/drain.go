@@ -42,7 +42,7 @@ func (d *Desk) Holding() (held, borrowed int) {
 
 // holding is Holding without a tick. d.mu is held.
 func (d *Desk) holding() (held, borrowed int) {
-	for of, n := range d.held {
+	for of, n := range d.held.all {
 		if of == enforcer.LifetimeBorrow {
 			borrowed += n
 		} else {

@@ -43,6 +43,9 @@ func bears(l *enforcer.Lease, label string) bool {
 
 // label takes note of a lease that is granted, or has ended. d.mu is held.
 func (d *Desk) label(l *enforcer.Lease, held bool) {
+	if len(d.labels) == 0 {
+		return
+	}
 	for label, x := range d.labels {
 		if !bears(l, label) {
 			continue

@@ -1,18 +1,13 @@
 package desk
 
 import (
-	"maps"
 	"slices"
 
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// Verdict returns the verdict in force; nil before the first.
-func (d *Desk) Verdict() *enforcer.Verdict {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.core.Verdict()
-}
+// Verdict returns the verdict in force; nil before the first. It waits for nobody.
+func (d *Desk) Verdict() *enforcer.Verdict { return d.judged.Load() }
 
 // Pools returns every pool and meter, by name, a portion at a time: where there are more, they are not all of one
 // instant, and others are served in between.
@@ -101,5 +96,23 @@ func (d *Desk) List(f enforcer.Filter, after enforcer.Cursor, yield func([]*enfo
 func (d *Desk) Lifetimes() map[enforcer.Lifetime]int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return maps.Clone(d.held)
+	out := map[enforcer.Lifetime]int{}
+	for l, n := range d.held.all {
+		out[l] = n
+	}
+	return out
+}
+
+// lifetimes counts leases by their lifetime, in the order of records: a map would cost each grant and end a search.
+type lifetimes [7]int
+
+func (c *lifetimes) add(l enforcer.Lifetime, n int) { c[max(0, slices.Index(recordLifetimes, l))] += n }
+
+// all calls yield for each lifetime of which leases are held.
+func (c *lifetimes) all(yield func(enforcer.Lifetime, int) bool) {
+	for i, n := range c {
+		if n != 0 && !yield(recordLifetimes[i], n) {
+			return
+		}
+	}
 }

@@ -19,7 +19,7 @@ func (d *Desk) Recovered(doubtful func(enforcer.Lifetime) bool) (all int, out []
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if s := d.store; s != nil && !s.mixed && len(s.held) == 0 && !doubtful(enforcer.LifetimeTTL) {
-		d.held[enforcer.LifetimeTTL] = d.core.Len() // there is nothing to know of any, however many they are
+		d.held.add(enforcer.LifetimeTTL, d.core.Len()) // there is nothing to know of any, however many they are
 		return d.core.Len(), nil
 	}
 	out = d.core.Leases(func(l *enforcer.Lease) bool {

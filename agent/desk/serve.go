@@ -30,7 +30,7 @@ func (d *Desk) serve(now time.Time, recheck bool) {
 const mostStirred = 1024
 
 // stir notes where an event may let a waiter be served. d.mu is held.
-func (d *Desk) stir(ev enforcer.Event) {
+func (d *Desk) stir(ev *enforcer.Event) {
 	if d.core.Waiting() == 0 {
 		d.stirred, d.anywhere = d.stirred[:0], false
 		return
