@@ -42,7 +42,7 @@ var arrows = map[string][]string{
 	"agent/desk": {"agent/clock", "agent/files", "agent/journal", "agent/liveness", "agent/memory", "agent/seals",
 		"enforcer"},
 	"agent/files":           {},
-	"agent/fleet":           {"enforcer", "plugin"},
+	"agent/fleet":           {"client/wire", "enforcer", "plugin"},
 	"agent/fleet/fleettest": {"agent/fleet"},
 	"agent/config":          {"agent/files", "agent/naming", "enforcer", "plugin"},
 	"agent/dialect": {"agent/api", "agent/config", "agent/files", "agent/journal", "client/wire", "enforcer",

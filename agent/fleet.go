@@ -28,14 +28,10 @@ func (o *opening) openFleet(c *shares.Config) error {
 	if len(cfg.Endpoints) == 0 {
 		return nil
 	}
-	password, way, err := fleetWay(o.cfg)
+	store, err := DialFleet(o.cfg)
 	if err != nil {
 		return configured(err)
 	}
-	if !slices.ContainsFunc(cfg.Endpoints, func(at string) bool { return strings.HasPrefix(at, "https://") }) {
-		way = nil
-	}
-	store := fleet.Dial(cfg.Endpoints, cfg.User, password, way)
 	o.metrics.WithFleet(texts(fleet.Kinds), texts(fleet.Outcomes), texts(fleet.Faults))
 	o.running.closing(store.Close)
 	record := seals.Sealed(o.seals.Runtime, seals.Nothing)
@@ -78,6 +74,16 @@ func (o *opening) openFleet(c *shares.Config) error {
 	return nil
 }
 
+// DialFleet makes a client of the etcd that a configuration names. It connects when it is used. Its error is one of the
+// configuration.
+func DialFleet(c *config.Config) (*fleet.Etcd, error) {
+	password, way, err := fleetWay(c)
+	if err != nil {
+		return nil, err
+	}
+	return fleet.Dial(c.Fleet.Endpoints, c.Fleet.User, password, way), nil
+}
+
 // absentIsNothing returns nothing for a file that is not there.
 func absentIsNothing(b []byte, err error) ([]byte, error) {
 	if errors.Is(err, fs.ErrNotExist) {
@@ -95,6 +101,9 @@ func fleetWay(c *config.Config) (password string, way *tls.Config, err error) {
 			return "", nil, fmt.Errorf("fleet.password_file: %w", err)
 		}
 		password = strings.TrimSpace(string(b))
+	}
+	if !slices.ContainsFunc(cfg.Endpoints, func(at string) bool { return strings.HasPrefix(at, "https://") }) {
+		return password, nil, nil
 	}
 	way = &tls.Config{MinVersion: tls.VersionTLS12}
 	if cfg.CAFile != "" {

@@ -82,6 +82,8 @@ const (
 	ErrRouteUnknown     Code = "route_unknown"
 	ErrMethodUnknown    Code = "method_unknown"
 	ErrInternal         Code = "internal"
+	ErrAgentUnknown     Code = "agent_unknown"
+	ErrFleetUnavailable Code = "fleet_unavailable"
 )
 
 // The codes of the client's own errors.

@@ -99,6 +99,15 @@ type Operations interface {
 	// and says what came of each.
 	Preview() []wire.UpstreamRequest
 	CallUpstream(ctx context.Context) wire.UpstreamCalls
+
+	// Fleet says how the agent stands in its fleet, and what the fleet's store says of all agents.
+	Fleet(ctx context.Context) (wire.Fleet, *enforcer.Denial)
+	// DrainHost has another agent of the fleet give its idle slots back and take none, or ends that.
+	DrainHost(ctx context.Context, by enforcer.Caller, host string, undo bool) (wire.FleetDone, *enforcer.Denial)
+	// EvictHost puts an agent out of the fleet, and waits until its slots are free or wait is over. With undo it lets
+	// the agent join again.
+	EvictHost(ctx context.Context, by enforcer.Caller, host string, wait time.Duration, undo bool) (wire.FleetDone,
+		*enforcer.Denial)
 }
 
 // Probes is what tools ask that watch over the agent.

@@ -21,6 +21,10 @@ const (
 	Internal      enforcer.DenialCode = "internal"
 	// Unauthenticated: on a listener over TCP, nothing vouches for the caller.
 	Unauthenticated enforcer.DenialCode = "unauthenticated"
+	// AgentUnknown: a fleet has no agent of that name.
+	AgentUnknown enforcer.DenialCode = "agent_unknown"
+	// FleetUnavailable: there is no fleet, or its store does not do what was asked.
+	FleetUnavailable enforcer.DenialCode = "fleet_unavailable"
 )
 
 // statuses is the HTTP status of every code.
@@ -33,7 +37,7 @@ var statuses = map[enforcer.DenialCode]int{
 	enforcer.RateLimited: 429,
 	RouteUnknown:         404, MethodUnknown: 405, enforcer.DocumentUnknown: 404, enforcer.DocumentRefused: 422,
 	enforcer.EmergencyRefused: 409,
-	Internal:                  500, Unauthenticated: 401,
+	Internal:                  500, Unauthenticated: 401, AgentUnknown: 404, FleetUnavailable: 503,
 }
 
 // titles is one short phrase for every code (RFC 9457 §3.1.3).
@@ -49,7 +53,7 @@ var titles = map[enforcer.DenialCode]string{
 	enforcer.Draining: "Shutting down", enforcer.RateLimited: "Too much at once",
 	RouteUnknown: "Unknown route", MethodUnknown: "Unknown method", enforcer.DocumentUnknown: "Unknown document",
 	enforcer.DocumentRefused: "Document refused", enforcer.EmergencyRefused: "No emergency", Internal: "Internal error",
-	Unauthenticated: "Not authenticated",
+	Unauthenticated: "Not authenticated", AgentUnknown: "Unknown agent", FleetUnavailable: "Fleet not available",
 }
 
 // Codes returns the HTTP status of every code that a problem may have.

@@ -52,6 +52,10 @@ const (
 	LicenseReleased  = "license.released"
 	AgentDrained     = "agent.drained"
 	AgentUndrained   = "agent.undrained"
+	FleetDrained     = "fleet.drained"
+	FleetUndrained   = "fleet.undrained"
+	FleetEvicted     = "fleet.evicted"
+	FleetReadmitted  = "fleet.readmitted"
 	StateTampered    = "state.tampered"
 	StateAccepted    = "state.accepted"
 )

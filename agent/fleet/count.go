@@ -121,3 +121,11 @@ func (c counted) Renew(ctx context.Context, l Lease) (time.Duration, error) {
 	c.done(ctx, KindLease, began, false, err)
 	return ttl, err
 }
+
+// Left is [Etcd.Left], where the store has it.
+func (c counted) Left(ctx context.Context, l Lease) (left, made time.Duration, err error) {
+	if s, ok := c.Store.(lefts); ok {
+		return s.Left(ctx, l)
+	}
+	return 0, 0, errors.ErrUnsupported
+}

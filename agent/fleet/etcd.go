@@ -147,20 +147,20 @@ func (e *Etcd) Renew(ctx context.Context, l Lease) (time.Duration, error) {
 // errRenewed is the error of a call that comes while a renewed password or certificate is taken.
 var errRenewed = errors.New("the way to etcd was renewed just now")
 
-// Left returns for how long a lease lives on if nobody renews it.
-func (e *Etcd) Left(ctx context.Context, l Lease) (time.Duration, error) {
+// Left returns for how long a lease lives on if nobody renews it, and for how long it was made.
+func (e *Etcd) Left(ctx context.Context, l Lease) (left, made time.Duration, err error) {
 	c, err := e.connected(ctx)
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
 	res, err := c.TimeToLive(ctx, clientv3.LeaseID(l))
 	switch {
 	case err != nil:
-		return 0, err
+		return 0, 0, err
 	case res.TTL <= 0:
-		return 0, ErrLeaseGone
+		return 0, 0, ErrLeaseGone
 	}
-	return time.Duration(res.TTL) * time.Second, nil
+	return time.Duration(res.TTL) * time.Second, time.Duration(res.GrantedTTL) * time.Second, nil
 }
 
 // Watch tells of changes. A member without a leader ends it, so that the caller asks another.

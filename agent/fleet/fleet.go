@@ -26,6 +26,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 )
@@ -102,6 +103,9 @@ type Fleet struct {
 	// revokes: a licence here has leases revoked that are over, which takes a moment after the fence.
 	revokes bool
 	standing
+	operator *Operator
+	report   *wire.Fleet // the last that was read
+	reportAt time.Duration
 
 	beats chan struct{} // capacity 1: look at once
 	asks  chan struct{} // capacity 1: say how many slots are held
@@ -153,6 +157,7 @@ func New(c Config) (*Fleet, error) {
 		rung: make(chan struct{}), beat: make(turn, 1), beats: make(chan struct{}, 1), asks: make(chan struct{}, 1)}
 	f.names, f.revokes = map[string]string{}, c.Revokes
 	f.cfg.Store = counted{c.Store, c.Observer, &f.pace, c.Now}
+	f.operator = &Operator{Store: f.cfg.Store, Prefix: c.Prefix, By: c.Member.Name, Now: c.Now, Time: c.Time}
 	if c.TTL < MinTTL {
 		return nil, fmt.Errorf("the agent's lease of %s is too short: it must be at least %s", enforcer.Span(c.TTL),
 			enforcer.Span(MinTTL))
@@ -255,7 +260,7 @@ func (f *Fleet) ready(ctx context.Context, again bool) (membership, error) {
 	f.mu.Lock()
 	f.me, f.fault, f.until = me, err, max(f.until, me.until, me.held)
 	if err == nil {
-		f.why = ""
+		f.why, f.fenced = "", max(f.fenced, me.until)
 	}
 	f.mu.Unlock()
 	if (err == nil) != (was == nil) || err != nil && was != nil && err.Error() != was.Error() {

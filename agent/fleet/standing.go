@@ -35,8 +35,9 @@ const (
 
 // standing is what an agent says of itself. The fleet's mu guards it.
 type standing struct {
-	why         State // why it is no member, where another reason is known than the store's silence
-	members     int64 // agents that live, as last seen
+	why         State         // why it is no member, where another reason is known than the store's silence
+	fenced      time.Duration // the last fence
+	members     int64         // agents that live, as last seen
 	censusAt    time.Duration
 	passed      bool // that the fence is over has been logged
 	drained     bool
@@ -75,7 +76,7 @@ type PoolStanding struct {
 func (f *Fleet) Standing() Standing {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	s := Standing{State: StateMember, Fence: max(0, f.until-f.cfg.Now()), Drained: f.drained, Faults: f.faults,
+	s := Standing{State: StateMember, Fence: max(0, f.fenced-f.cfg.Now()), Drained: f.drained, Faults: f.faults,
 		Members: f.members,
 		Write:   time.Duration(f.pace.Load())}
 	s.Cut = f.fault != nil && f.why == ""
@@ -184,7 +185,7 @@ func (f *Fleet) notice(ctx context.Context, err error) {
 		cancel()
 	}
 	f.mu.Lock()
-	over := f.joined && f.fault != nil && f.cfg.Now() >= f.until
+	over := f.joined && f.fault != nil && f.cfg.Now() >= f.fenced
 	tell := over && !f.passed
 	f.passed = over
 	was := f.faults

@@ -50,7 +50,8 @@ var flagKinds = map[string]string{
 	"run --no-slot-exit-code": "code",
 	"renew --ttl":             "life", "adjust --drawn": "counter",
 	"check --warn": "percent", "check --crit": "percent", "check --days": "days",
-	"drain --wait": "patience", "health --wait": "patience", "license inspect --at": "instant",
+	"drain --wait": "patience", "fleet evict --wait": "patience", "health --wait": "patience",
+	"license inspect --at": "instant",
 	"upstream --block-ttl": "life", "upstream --machines": "hosts", "upstream add --machines": "hosts",
 	"upstream machines --max": "hosts", "upstream renew --expires": "end", "upstream token --expires": "life",
 	"upstream token --uses": "count", "--timeout": "deadline",
@@ -64,7 +65,7 @@ var flagKinds = map[string]string{
 var texts = strings.Fields(`socket instance data config as license log-format log-level ops-listen product state-dir
 	client-token label pool product-version reason dir key request fingerprint host-fingerprint key-file trust name out
 	alg listen metrics-listen public runtime-dir signer tls-cert tls-key host note ledger armour bind strategy kid id
-	issuer owner`)
+	issuer owner etcd-user etcd-password-file`)
 
 // with are what a command needs beside the flag that is tried.
 var with = map[string][]string{"acquire": {"--pool", "p"}, "run": {"--pool", "p"},

@@ -71,8 +71,10 @@ func hostileAgent(t *testing.T, refuse bool) string {
 		"/v1/config": &wire.Settings{}, "/v1/fingerprint": &wire.Fingerprint{}, "/v1/health": &wire.Health{},
 		"/v1/ready": &wire.Health{}, "/v1/emergency": &wire.Emergencies{}, "/v1/upstream": &wire.UpstreamPreview{},
 		"/v1/usage": &wire.Usage{}, "/v1/clock": &wire.Clock{}, "/v1/drain": &wire.Drain{},
-		"POST /v1/leases":           &wire.Lease{},
-		"POST /v1/license/rollback": &wire.Installed{}, "PUT /v1/license": &wire.Installed{},
+		"/v1/fleet": &wire.Fleet{}, "/v1/fleet/agents/h/drain": &wire.FleetDone{},
+		"/v1/fleet/agents/h/eviction": &wire.FleetDone{},
+		"POST /v1/leases":             &wire.Lease{},
+		"POST /v1/license/rollback":   &wire.Installed{}, "PUT /v1/license": &wire.Installed{},
 		"POST /v1/reload": &wire.Reloaded{}, "POST /v1/upstream": &wire.UpstreamCalls{},
 		"POST /v1/license/return": &wire.Returned{}, "POST /v1/license/release": &wire.Releases{},
 		"POST /v1/emergency": &wire.Emergency{}, "PUT /v1/pools/p": &wire.Pool{}, "PUT /v1/leases/l": &wire.Lease{}}
@@ -127,7 +129,8 @@ func harmless(out string) string {
 
 // asked are the commands that print what an agent answers; DOC is a file.
 var asked = []string{"status", "pools", "leases", "health", "health --ready", "check", "events",
-	"report", "report --hours", "report --csv", "report --sign",
+	"report", "report --hours", "report --csv", "report --sign", "fleet status", "fleet drain h", "fleet evict h",
+	"status --fleet",
 	"config show --origin", "doctor", "reload", "drain", "license list", "license install DOC",
 	"license install --dry-run DOC", "license remove x", "license rollback", "license return x --out -",
 	"license release-host", "emergency list", "emergency start --reason x", "upstream preview", "upstream call",

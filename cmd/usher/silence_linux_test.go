@@ -27,6 +27,9 @@ var asks = map[string]struct {
 	"config show":          {"", exitAgentAway},
 	"doctor":               {"", exitFailed}, // it says so among its findings
 	"drain":                {"", exitAgentAway},
+	"fleet status":         {"", exitAgentAway},
+	"fleet drain":          {"host-1", exitAgentAway},
+	"fleet evict":          {"host-1", exitAgentAway},
 	"emergency list":       {"", exitAgentAway},
 	"emergency start":      {"--reason fire", exitAgentAway},
 	"events":               {"", exitAgentAway},

@@ -17,10 +17,15 @@ import (
 )
 
 func (c *cli) statusCommand() *cobra.Command {
-	return &cobra.Command{Use: "status", Short: "Show whether the licence is valid, and its grants",
+	var ofFleet bool
+	cmd := &cobra.Command{Use: "status [--fleet]", Short: "Show whether the licence is valid, and its grants",
 		Args: cobra.NoArgs,
-		Long: "Show whether the licence is valid, its grants, and any faults. Exits 3 when it is not valid.",
+		Long: `Show whether the licence is valid, its grants, and any faults. Exits 3 when it is not valid.
+With --fleet, show what "usher fleet status" shows instead.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if ofFleet {
+				return (&fleetWay{c: c}).show(cmd.Context())
+			}
 			l, err := c.client().License(cmd.Context())
 			if err != nil {
 				return err
@@ -47,6 +52,8 @@ func (c *cli) statusCommand() *cobra.Command {
 			}
 			return err
 		}}
+	cmd.Flags().BoolVar(&ofFleet, "fleet", false, "show the fleet: which host has how many slots")
+	return cmd
 }
 
 func (c *cli) poolsCommand() *cobra.Command {

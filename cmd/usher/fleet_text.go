@@ -1,0 +1,102 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/usher-agent/usher/client/wire"
+)
+
+// printFleet prints a fleet for people.
+func (c *cli) printFleet(f *wire.Fleet) error {
+	if f.State != "" {
+		fprintf(c.out, "This host, %s: %s\n", hostText(f.Name, f.Agent), f.State)
+		if f.Reason != "" {
+			fprintf(c.out, "  %s\n", sentence(f.Reason, f.Hint))
+		}
+		if f.State == "cut_off" || f.State == "member" || f.State == "draining" || f.State == "quarantine" {
+			fprintf(c.out, "  its fence is in %s\n", fenceText(&f.FenceSeconds))
+		}
+	}
+	for _, m := range f.Store {
+		fprintf(c.out, "  %s (%s): %s\n", m.Endpoint, m.Fault, sentence(m.Reason, m.Hint))
+	}
+	switch {
+	case f.Current:
+	case f.AgeSeconds == nil:
+		fprintf(c.out, "\n%s. What follows is what this agent knows of itself.\n", f.Error)
+	default:
+		fprintf(c.out, "\n%s. What follows is what etcd said %s ago.\n", f.Error, fenceText(f.AgeSeconds))
+	}
+	if f.Quarantine != "" {
+		fprintf(c.out, "\nNobody gets more slots for a moment: %s\n", f.Quarantine)
+	}
+	if len(f.Agents) > 0 {
+		fprintln(c.out)
+		if err := c.table(agentRows(f)...); err != nil {
+			return err
+		}
+	}
+	for _, p := range f.Pools {
+		limit := fmt.Sprint(p.Limit)
+		if p.Limit == 0 {
+			limit = "an unknown number"
+		}
+		fprintf(c.out, "\nPool %s: %d of %s slots are with hosts\n", p.Pool, p.Out, limit)
+		if err := c.table(shareRows(p)...); err != nil {
+			return err
+		}
+	}
+	if f.Truncated {
+		fprintln(c.out, "\nThere are more agents or blocks than are shown.")
+	}
+	return nil
+}
+
+func sentence(reason, hint string) string {
+	if hint == "" {
+		return reason
+	}
+	return reason + "; " + hint
+}
+
+func agentRows(f *wire.Fleet) [][]string {
+	rows := [][]string{{"HOST", "KEY", "STATE", "FENCE", "VERSION", "ORDERED BY"}}
+	for _, a := range f.Agents {
+		state, by := "gone", "-"
+		switch {
+		case a.Evicted != nil:
+			state, by = "evicted", orderText(a.Evicted)
+		case a.Draining != nil:
+			state, by = "draining", orderText(a.Draining)
+		case a.Alive:
+			state = "member"
+		}
+		rows = append(rows, []string{dash(a.Name), short(a.Agent), state, fenceText(a.FenceSeconds), dash(a.Version),
+			by})
+	}
+	return rows
+}
+
+func orderText(o *wire.FleetOrder) string { return dash(o.By) + ", " + timeText(&o.At) }
+
+func shareRows(p wire.FleetPool) [][]string {
+	rows := [][]string{{"HOST", "KEY", "SLOTS", "IN USE", "SINCE", "WAITS FOR", "ITS LIMIT"}}
+	for _, s := range p.Agents {
+		inUse, waits, limit := "-", "-", "-"
+		if s.InUse != nil {
+			inUse = fmt.Sprint(*s.InUse)
+		}
+		if s.Waiting > 0 {
+			waits = fmt.Sprintf("%d (turn %d)", s.Waiting, s.Turn)
+		}
+		if s.Limit > 0 {
+			limit = fmt.Sprint(s.Limit)
+		}
+		if s.Limit > p.Limit && p.Limit > 0 {
+			limit += fmt.Sprintf(" (%d is in force)", p.Limit)
+		}
+		rows = append(rows, []string{dash(s.Name), short(s.Agent), fmt.Sprint(s.Slots), inUse, timeText(s.Since), waits,
+			limit})
+	}
+	return rows
+}

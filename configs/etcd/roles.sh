@@ -1,0 +1,29 @@
+#!/bin/sh
+# Makes the roles of etcd for a fleet: usher-agent can do what an agent's work needs, usher-operator can look at the
+# fleet, drain a host and put one out. Run it as a user of etcd that may make roles, before or after authentication is
+# turned on; etcdctl takes its addresses and credentials from the ETCDCTL_… variables. Again does no harm.
+#
+#   roles.sh [PREFIX]      PREFIX is fleet.prefix, /usher/ by default
+#
+# docs/fleet.md says who gets which role.
+set -eu
+export ETCDCTL_API=3
+prefix=${1:-/usher/}
+
+role() { etcdctl role get "$1" >/dev/null 2>&1 || etcdctl role add "$1" >/dev/null; }
+below() { etcdctl role grant-permission --prefix=true "$1" "$2" "$prefix$3" >/dev/null; }
+key() { etcdctl role grant-permission "$1" "$2" "$prefix$3" >/dev/null; }
+
+# Of agents: members, meters, the pools of each, pools, words for others, answers; the store's identity, the longest
+# fleet.ttl, a quarantine. What operators order is theirs to read.
+role usher-agent
+for part in a/ m/ o/ p/ r/ u/; do below usher-agent readwrite "$part"; done
+for part in c l q; do key usher-agent readwrite "$part"; done
+below usher-agent read e/
+
+# Of operators: all to read; orders, and what an eviction takes away.
+role usher-operator
+below usher-operator read ""
+for part in a/ e/ o/ p/ r/; do below usher-operator readwrite "$part"; done
+
+echo "the roles usher-agent and usher-operator are there, for the keys of $prefix"
