@@ -163,6 +163,22 @@ var folderFaults = []fault{
 		w.unit(fmt.Sprint(stranger))
 		return w.doctor()
 	}, []string{"bad", "STATE_OWNER", "/state", "root (uid 0)", "chown -R 61234"}},
+	{"a folder above the state is closed", func(w *ward) []string {
+		w.must(os.Mkdir(w.path("var"), 0o700)) // as an agent does that root starts by hand
+		w.must(os.Mkdir(w.path("var/acme"), 0o700))
+		w.must(os.Chown(w.path("var/acme"), stranger, stranger))
+		w.state = w.path("var/acme")
+		w.configure("", "")
+		w.give("run")
+		w.unit(fmt.Sprint(stranger))
+		return w.doctor()
+	}, []string{"bad", "STATE_OWNER", "/var/acme", "mode 0700", "; chmod a+x ", "/var, or name another folder"}},
+	{"a folder above a key is closed", func(w *ward) []string {
+		w.must(os.Chmod(w.path("keys"), 0o700))
+		w.give("state", "run")
+		w.unit(fmt.Sprint(stranger))
+		return w.doctor()
+	}, []string{"bad", "FILE_UNREADABLE", "license.trust[0].key_file", "; chmod a+x ", "/keys"}},
 	{"a file of the state belongs to another", func(w *ward) []string {
 		w.give("state", "run")
 		w.must(os.WriteFile(w.path("state/agent.key"), []byte("x"), 0o600))

@@ -88,10 +88,10 @@ func (e *exam) named() {
 	}
 	if e.File != "" {
 		if err := e.readAs(e.File); err != nil {
-			e.bad("CONFIG_UNREADABLE", "configuration",
-				fmt.Sprintf("chown root %[1]s, and chmod 0644 it, or 0640 with a "+
-					"group of that user", e.File), "the agent, which runs as %s, does not read %s: %s", e.agent, e.File,
-				plainError(err))
+			mend, why := e.letRead(e.File, fmt.Sprintf("chown root %s, and chmod 0644 it, or 0640 with a group of that user",
+				e.File))
+			e.bad("CONFIG_UNREADABLE", "configuration", mend, "the agent, which runs as %s, does not read %s: %s%s", e.agent,
+				e.File, plainError(err), why)
 		}
 	}
 	for _, f := range e.cfg.NamedFiles() {
@@ -103,9 +103,10 @@ func (e *exam) named() {
 		isPublic := slices.ContainsFunc(public, func(end string) bool { return strings.HasSuffix(f.Key, end) })
 		switch err := e.readAs(f.Path); {
 		case err != nil:
-			e.bad("FILE_UNREADABLE", "configuration", fmt.Sprintf("chown %d %s", e.agent.uid, f.Path),
-				"%s: %s is of %s (mode %04o), and the agent, which runs as %s, does not read it: %s", f.Key, f.Path,
-				nameOf(fi), fi.Mode().Perm(), e.agent, plainError(err))
+			mend, why := e.letRead(f.Path, fmt.Sprintf("chown %d %s", e.agent.uid, f.Path))
+			e.bad("FILE_UNREADABLE", "configuration", mend,
+				"%s: %s is of %s (mode %04o), and the agent, which runs as %s, does not read it: %s%s", f.Key, f.Path,
+				nameOf(fi), fi.Mode().Perm(), e.agent, plainError(err), why)
 		case !isPublic && !strings.HasPrefix(f.Key, "license.trust") && fi.Mode().Perm()&0o004 != 0:
 			e.warn("SECRET_OPEN", "configuration", fmt.Sprintf("chmod o-rwx %s", f.Path),
 				"%s: %s is a secret, and every user of this host can read it (mode %04o)", f.Key, f.Path,
@@ -113,6 +114,18 @@ func (e *exam) named() {
 		}
 		e.from(n, f.Key)
 	}
+}
+
+// letRead returns the mend for a file that the agent's user may not read, and what is to be said of it: own is for the
+// file itself, and counts where no folder above it is closed.
+func (e *exam) letRead(path, own string) (mend, why string) {
+	mend = own
+	_ = e.agent.do(func() { // it has read the file in vain
+		if above := closedAbove(path); above != "" {
+			mend, why = letThrough(above)
+		}
+	})
+	return mend, why
 }
 
 // readAs says why the agent would not read a file that it is named: it may not, or another user could change it. nil:

@@ -58,8 +58,12 @@ func (e *exam) folder(f own) {
 		e.missing(f)
 		return
 	case errors.Is(err, fs.ErrPermission):
-		e.bad("STATE_OWNER", f.name, fmt.Sprintf("chown %d %s, and let that user through the folders above, %s",
-			e.agent.uid, f.path, elsewhere), "%s cannot be entered by the agent's user %s: %v", f.path, e.agent, err)
+		mend, why := fmt.Sprintf("chown -R %d %s", e.agent.uid, f.path), ""
+		if above := closedAbove(f.path); above != "" {
+			mend, why = letThrough(above)
+		}
+		e.bad("STATE_OWNER", f.name, mend+", "+elsewhere, "%s cannot be entered by the agent's user %s: %v%s", f.path,
+			e.agent, err, why)
 		return
 	case files.Foreign(err):
 		fi, _ := os.Stat(f.path) // it is there
@@ -104,6 +108,34 @@ func (e *exam) folder(f own) {
 			return
 		}
 	}
+}
+
+// closedAbove returns the folder above a path through which this thread's user may not go; empty: there is none.
+func closedAbove(path string) string {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return ""
+	}
+	way := []string{path}
+	for at := path; at != filepath.Dir(at); at = filepath.Dir(at) {
+		way = append(way, filepath.Dir(at))
+	}
+	for i := len(way) - 1; i > 0; i-- {
+		if _, err := os.Lstat(way[i-1]); errors.Is(err, fs.ErrPermission) {
+			return way[i]
+		}
+	}
+	return ""
+}
+
+// letThrough says how a folder lets others pass, and why they do not. An agent that root has started by hand leaves one
+// that is closed.
+func letThrough(folder string) (mend, why string) {
+	mend = "chmod a+x " + folder
+	if fi, err := os.Stat(folder); err == nil {
+		why = fmt.Sprintf("; %s is of %s (mode %04o) and lets nobody else through", folder, nameOf(fi), fi.Mode().Perm())
+	}
+	return mend, why
 }
 
 // missing says whether the agent can make a folder that is not there.

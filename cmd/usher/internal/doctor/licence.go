@@ -231,17 +231,19 @@ func (e *exam) licenceFiles() (out []string) {
 func (e *exam) readable() {
 	if _, err := os.ReadDir(e.cfg.License.Path); os.IsPermission(err) {
 		fi, _ := os.Stat(e.cfg.License.Path) // it may be in a folder that is closed
-		e.warn("LICENSE_UNREADABLE", "licence", fmt.Sprintf("chmod a+rx %s", e.cfg.License.Path),
-			"%s belongs to %s, and the agent, which runs as %s, may not look into it", e.cfg.License.Path, nameOf(fi),
-			e.agent)
+		mend, why := e.letRead(e.cfg.License.Path, fmt.Sprintf("chmod a+rx %s", e.cfg.License.Path))
+		e.warn("LICENSE_UNREADABLE", "licence", mend,
+			"%s belongs to %s, and the agent, which runs as %s, may not look into it%s", e.cfg.License.Path, nameOf(fi),
+			e.agent, why)
 	}
 	for _, p := range e.licenceFiles() {
 		if f, err := os.Open(p); err == nil {
 			f.Close()
 		} else if os.IsPermission(err) {
 			fi, _ := os.Stat(p) // it may be in a folder that is closed
-			e.warn("LICENSE_UNREADABLE", "licence", fmt.Sprintf("chown %d %s, or chmod a+r it", e.agent.uid, p),
-				"%s belongs to %s, and the agent, which runs as %s, may not read it", p, nameOf(fi), e.agent)
+			mend, why := e.letRead(p, fmt.Sprintf("chown %d %s, or chmod a+r it", e.agent.uid, p))
+			e.warn("LICENSE_UNREADABLE", "licence", mend, "%s belongs to %s, and the agent, which runs as %s, may not "+
+				"read it%s", p, nameOf(fi), e.agent, why)
 		}
 	}
 }
