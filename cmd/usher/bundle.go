@@ -53,7 +53,7 @@ func (c *cli) bundle(cmd *cobra.Command, path string) (n int, err error) {
 			return 0, fmt.Errorf("%s exists already; give another --out", path)
 		}
 		if err != nil {
-			return 0, err
+			return 0, unwritten("--out", path, err)
 		}
 		defer func() { err = errors.Join(err, f.Close()) }()
 		to = f

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -108,7 +109,10 @@ this host's place back there. Admins only.`,
 				var err error
 				// Opened before the licence stops, so that the receipt has a place.
 				if f, err = os.OpenFile(out, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644); err != nil {
-					return fmt.Errorf("receipt: %w", err)
+					if errors.Is(err, fs.ErrExist) {
+						return fail(exitFailed, "choose another name for --out", "%s exists already", out)
+					}
+					return unwritten("--out", out, err)
 				}
 			}
 			r, err := c.client().Return(cmd.Context(), args[0])

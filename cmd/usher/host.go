@@ -86,11 +86,11 @@ func (c *cli) writeRequest(path string, f *wire.Fingerprint) error {
 	}
 	file, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o644)
 	if err != nil {
-		return fmt.Errorf("write request: %w", err)
+		return unwritten("--request", path, err)
 	}
 	to := &cli{out: file}
 	if err := errors.Join(to.printJSON(f), file.Close()); err != nil {
-		return fmt.Errorf("write request: %w", err)
+		return unwritten("--request", path, err)
 	}
 	fprintf(c.out, "%s  for product %s, code %s; send it to the vendor\n", path, f.Product, dash(f.Short))
 	return nil

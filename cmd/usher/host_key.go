@@ -38,7 +38,7 @@ Secret, and name its file in agent.key_file. The file has mode 0600. No file is 
 						"is bound to it must then be bound again", "%w", err)
 			}
 			if err != nil {
-				return err
+				return unwritten("--out", out, err)
 			}
 			thumb := identity.Thumbprint(key.Public().(ed25519.PublicKey))
 			if c.json {

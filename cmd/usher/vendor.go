@@ -40,6 +40,10 @@ func (c *cli) makeKeyCommand() *cobra.Command {
 				return usage("--kid is missing: the key's id in licences, such as 2026-a")
 			}
 			private, public, err := issue.MakeKey(out, kid, alg)
+			var at *fs.PathError
+			if errors.As(err, &at) {
+				return unwritten("--out", at.Path, err)
+			}
 			if err != nil {
 				return err
 			}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -154,8 +153,8 @@ func (c *cli) sign(cmd *cobra.Command, o *signFlags) error {
 
 // issue binds, signs, records and writes a licence.
 func (c *cli) issue(o *signFlags, s *issue.Signer, keyFile string, claims *usher.Claims, now time.Time) error {
-	if _, err := os.Lstat(o.out); o.out != "" && o.out != "-" && err == nil && !o.force {
-		return existing(o.out) // before it is signed and in the ledger
+	if err := writable(o.out, o.force); err != nil {
+		return err // before it is signed and in the ledger
 	}
 	for _, path := range o.bind {
 		b, err := readText(path)
@@ -195,7 +194,7 @@ func (c *cli) issue(o *signFlags, s *issue.Signer, keyFile string, claims *usher
 		return lines(c.out, string(file))
 	}
 	if err := writeOut(o.out, file, o.force); err != nil {
-		return fmt.Errorf("write licence: %w", err)
+		return err
 	}
 	if c.json {
 		return c.printJSON(map[string]string{"id": claims.ID, "file": o.out, "kid": s.Anchor.KeyID, "ledger": ledger})

@@ -25,6 +25,7 @@ func (c *carrier) access(exclude, excludeAll, include, includeAll string, forbid
 		}
 	}
 	all := c.each(includeAll)
+	everywhere, _ := c.listed(all)
 	var keys []string
 	lists := map[string][]*option{}
 	for _, o := range c.each(include) {
@@ -45,7 +46,7 @@ func (c *carrier) access(exclude, excludeAll, include, includeAll string, forbid
 			continue
 		}
 		named = append(named, pools...)
-		c.include(first, pools, lists[key], all, forbid)
+		c.include(lists[key], pools, everywhere, forbid)
 	}
 	if len(all) == 0 {
 		return
@@ -57,11 +58,11 @@ func (c *carrier) access(exclude, excludeAll, include, includeAll string, forbid
 		}
 		return
 	}
-	c.include(all[0], pools, all, nil, forbid)
+	c.include(all, pools, config.PolicyMatch{}, forbid)
 	if !exact {
 		c.partly(all[0], fmt.Sprintf(
 			"the rule is for all pools, so that those whom %s lines name for %s alone are kept "+
-				"from them, too", include, list(named)),
+				"from them, too", include, names(named)),
 			"name all pools of the licence with --pools a,b,c, so that the others can be written")
 	}
 }
@@ -74,68 +75,59 @@ func (c *carrier) named(o *option) (s selection, ok bool) {
 		c.no(o, s.why, s.mend)
 		return s, false
 	case len(s.lost) > 0:
-		c.partly(o, "the addresses of the group are left out", "name the hosts instead of "+list(s.lost))
+		c.partly(o, "the addresses of the group are left out", "name the hosts instead of "+names(s.lost))
 	}
 	return s, true
 }
 
-// include forbids something to all but those of the lists. The rule stands at the first line of the first list.
-func (c *carrier) include(first *option, pools []string, own, all []*option, forbid func(*config.Policy)) {
+// include forbids something to all but those of a list, and to those of a match who are on every list. The rule stands
+// at the first line of the list.
+func (c *carrier) include(own []*option, pools []string, all config.PolicyMatch, forbid func(*config.Policy)) {
 	p := config.Policy{Pools: pools}
 	var some []*option
-	for i, o := range append(own[:len(own):len(own)], all...) {
-		mine := i < len(own)
-		s := c.selected(o)
-		switch {
-		case s.none && mine:
-			c.no(o, s.why+", and the list has no place for them", s.mend)
-		case s.none:
-		case !union(&p.Not, s.match):
-			c.no(o, "a rule has one value of one label at most, and the list has another", "give these projects names "+
-				"that one pattern matches, such as apollo-*")
-		default:
-			if mine && len(s.lost) > 0 {
-				c.partly(o, "the addresses of the group are left out", "name the hosts instead of "+list(s.lost))
-			}
-			if mine {
-				some = append(some, o)
-			}
-		}
+	p.Not, some = c.listed(own)
+	if !union(&p.Not, all) {
+		c.no(own[0], oneLabel, "give these projects names that one pattern matches, such as apollo-*")
 	}
 	if p.Not.Empty() {
-		c.no(first, "no rule can name those on the list, and none keeps others out", "name users or hosts")
+		c.no(own[0], "no rule can name those on the list, and none keeps others out", "name users or hosts")
 		return // a rule without them would keep everybody out
 	}
 	forbid(&p)
 	if p.Deny {
 		p.Text = c.text(own[0])
 	}
-	made := c.add(first, p)
+	made := c.add(own[0], p)
 	for _, o := range some {
-		if o != first {
+		if o != own[0] {
 			c.by[o.line].part = "part of the rule " + made
 		}
 	}
 }
 
+// listed returns who is on a list, and those of its lines that say so.
+func (c *carrier) listed(list []*option) (m config.PolicyMatch, some []*option) {
+	for _, o := range list {
+		s := c.selected(o)
+		switch {
+		case s.none:
+			c.no(o, s.why+", and the list has no place for them", s.mend)
+		case !union(&m, s.match):
+			c.no(o, oneLabel, "give these projects names that one pattern matches, such as apollo-*")
+		default:
+			some = append(some, o)
+			if len(s.lost) > 0 {
+				c.partly(o, "the addresses of the group are left out", "name the hosts instead of "+names(s.lost))
+			}
+		}
+	}
+	return m, some
+}
+
+// oneLabel is why two labels are not in one rule.
+const oneLabel = "a rule has one value of one label at most, and the list has another"
+
 // text is told to those whom an include list leaves out.
 func (c *carrier) text(o *option) string {
 	return fmt.Sprintf("not on the list of those who may (%s)", strings.TrimSuffix(o.keyword, "ALL"))
-}
-
-// reserves carries slots that are kept for some.
-func (c *carrier) reserves() {
-	for _, o := range c.each("RESERVE") {
-		pools, ok := c.pool(o)
-		if !ok {
-			continue
-		}
-		if o.n == 0 {
-			c.no(o, "it reserves nothing", "take the line away")
-			continue
-		}
-		if s, ok := c.named(o); ok {
-			c.add(o, config.Policy{Pools: pools, Match: s.match, Reserve: o.n})
-		}
-	}
 }

@@ -35,7 +35,11 @@ func (c *carrier) defineGroups() {
 			order = append(order, w)
 		}
 		g := found[w]
+		if c.members[w.folded()] == nil {
+			c.members[w.folded()] = map[string]bool{}
+		}
 		for _, m := range o.members {
+			c.members[w.folded()][strings.ToLower(m)] = true
 			if !g.seen[m] {
 				g.seen[m] = true
 				g.members = append(g.members, m)
@@ -69,7 +73,7 @@ func (c *carrier) defineGroups() {
 		case w.kind == internetGroup:
 			c.no(g.first, noAddress, "name the hosts in a HOST_GROUP")
 		case len(c.lost[w]) > 0:
-			c.remark(g.first, degree(len(members)), noAddress, "name these hosts instead of "+list(c.lost[w]))
+			c.remark(g.first, degree(len(members)), noAddress, "name these hosts instead of "+names(c.lost[w]))
 		}
 		for n := 0; len(members) > 0; n++ {
 			few := members[:min(len(members), maxItems)]
@@ -115,13 +119,13 @@ func isAddress(s string) bool {
 	return true
 }
 
-// list names some of many.
-func list(names []string) string {
+// names writes some of many names.
+func names(list []string) string {
 	const most = 3
-	if len(names) > most {
-		return fmt.Sprintf("%s and %d more", printable(strings.Join(names[:most], ", ")), len(names)-most)
+	if len(list) > most {
+		return fmt.Sprintf("%s and %d more", printable(strings.Join(list[:most], ", ")), len(list)-most)
 	}
-	return printable(strings.Join(names, ", "))
+	return printable(strings.Join(list, ", "))
 }
 
 var notInNames = regexp.MustCompile(`[^A-Za-z0-9._-]+`)
@@ -147,20 +151,20 @@ func (c *carrier) free(of string) string {
 }
 
 // texts returns names as entries of a policy, where * and ? are wild and a leading @ names a group.
-func (c *carrier) texts(o *option, names []string) []string {
-	out := make([]string, len(names))
+func (c *carrier) texts(o *option, list []string) []string {
+	out := make([]string, len(list))
 	var wild []string
-	for i, n := range names {
+	for i, n := range list {
 		if strings.HasPrefix(n, "@") {
 			n = "?" + n[1:]
 		}
 		if strings.ContainsAny(n, "*?") {
-			wild = append(wild, names[i])
+			wild = append(wild, list[i])
 		}
 		out[i] = n
 	}
 	if len(wild) > 0 {
-		c.partly(o, fmt.Sprintf("in %s, * stands for any text and ? for one character here", list(wild)),
+		c.partly(o, fmt.Sprintf("in %s, * stands for any text and ? for one character here", names(wild)),
 			"write the names out if that is not meant")
 	}
 	return out
@@ -230,7 +234,16 @@ func (c *carrier) label(o *option, w who) selection {
 
 const projectMend = "have the product set the label project, or start it with usher run --label project=NAME"
 
-// union adds those of another selection; false: a policy cannot say both at once.
+// few names are looked up one by one.
+const few = 8
+
+// copied returns a match that may be changed without the other.
+func copied(m config.PolicyMatch) config.PolicyMatch {
+	m.User, m.Host = slices.Clone(m.User), slices.Clone(m.Host)
+	return m
+}
+
+// union adds those of another match, in which no name is there twice; false: a policy cannot say both at once.
 func union(to *config.PolicyMatch, from config.PolicyMatch) bool {
 	for key, value := range from.Label {
 		if len(to.Label) > 0 && to.Label[key] != value {
@@ -242,9 +255,17 @@ func union(to *config.PolicyMatch, from config.PolicyMatch) bool {
 		to   *[]string
 		from []string
 	}{{&to.User, from.User}, {&to.Host, from.Host}} {
+		has := func(name string) bool { return slices.Contains(*l.to, name) }
+		if len(l.from) > few {
+			there := map[string]bool{}
+			for _, name := range *l.to {
+				there[name] = true
+			}
+			has = func(name string) bool { return there[name] }
+		}
 		for _, name := range l.from {
-			if !slices.Contains(*l.to, name) {
-				*l.to = append(slices.Clone(*l.to), name)
+			if !has(name) {
+				*l.to = append(*l.to, name)
 			}
 		}
 	}

@@ -105,19 +105,20 @@ func (i *item) degree() Degree {
 // carrier turns the options of a file into policies.
 type carrier struct {
 	Settings
-	file  *File
-	items []*item
-	by    map[*line]*item
-	refs  map[who][]string // of each group of the file: its references, as @name
-	taken map[string]bool  // names of groups
-	lost  map[who][]string // members of host groups that are addresses
-	plain map[who]string   // RLM: the group of a single name, in any case
+	file    *File
+	items   []*item
+	by      map[*line]*item
+	refs    map[who][]string        // of each group of the file: its references, as @name
+	taken   map[string]bool         // names of groups
+	lost    map[who][]string        // members of host groups that are addresses
+	members map[who]map[string]bool // of groups, in small letters
+	plain   map[who]string          // RLM: the group of a single name, in any case
 }
 
 // Carry turns the options of a file into policies. Each option is settled: by a rule, as a part of one, or by a remark.
 func Carry(f *File, s Settings) (*Import, error) {
 	c := &carrier{Settings: s, file: f, by: map[*line]*item{}, refs: map[who][]string{}, taken: map[string]bool{},
-		lost: map[who][]string{}, plain: map[who]string{}}
+		lost: map[who][]string{}, plain: map[who]string{}, members: map[who]map[string]bool{}}
 	for i := range f.options {
 		it := &item{option: &f.options[i]}
 		c.items = append(c.items, it)

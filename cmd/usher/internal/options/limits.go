@@ -47,7 +47,7 @@ func (c *carrier) maxima() {
 		if said[key] == nil {
 			said[key] = map[who]*option{}
 		}
-		not := exempt[key]
+		not := copied(exempt[key])
 		if !union(&not, exemptAll) {
 			c.partly(o, "the exemptions name two labels, and a rule has one", "exempt the users or hosts instead")
 		}
@@ -176,7 +176,7 @@ func (c *carrier) timeouts() {
 	c.timeout(all, pools)
 	if !exact && longer {
 		c.partly(all, fmt.Sprintf("the rule is for all pools, and of two times the shorter holds, for %s, too",
-			list(named)), "name all pools of the licence with --pools a,b,c, so that the others can be written")
+			names(named)), "name all pools of the licence with --pools a,b,c, so that the others can be written")
 	}
 }
 
@@ -206,7 +206,8 @@ func (c *carrier) timeout(o *option, pools []string) {
 	c.partly(o, reason, mend)
 }
 
-// priorities carries RLM's order of the queue. The first line that matches a caller counts; a lower number goes first.
+// priorities carries RLM's order of the queue. Of the lines that match a caller the first counts, as
+// it does of policies. A lower number goes first.
 func (c *carrier) priorities() {
 	numbers := map[string][]int64{}
 	for _, o := range c.each("PRIORITY") {
@@ -214,7 +215,6 @@ func (c *carrier) priorities() {
 			numbers[key] = append(numbers[key], o.n)
 		}
 	}
-	before := map[string]config.PolicyMatch{}
 	told := false
 	for _, o := range c.each("PRIORITY") {
 		key := c.key(o)
@@ -229,16 +229,9 @@ func (c *carrier) priorities() {
 		slices.Sort(numbers[key])
 		// Spread over what there is, so that none catches up soon.
 		rank, ranks := slices.Index(numbers[key], o.n), len(numbers[key])
-		priority := max(1, maxPriority-rank*maxPriority/ranks)
-		c.add(o, config.Policy{Pools: pools, Match: s.match, Not: before[key], Priority: priority})
-		if earlier := before[key]; union(&earlier, s.match) {
-			before[key] = earlier
-		} else {
-			c.partly(o, "the lines after it may match its callers, too", "see that no caller is named by two lines")
-		}
+		c.add(o, config.Policy{Pools: pools, Match: s.match, Priority: max(1, maxPriority-rank*maxPriority/ranks)})
 		if !told {
-			c.partly(o,
-				"here a priority is a number of minutes by which a waiter is ahead, so that nobody waits for ever",
+			c.partly(o, "here a priority is a number of minutes by which a waiter is ahead, so that nobody waits for ever",
 				"see whether these are enough; a larger number goes first")
 		}
 		told = true
