@@ -157,6 +157,9 @@ func suggest(name string, of any) string {
 	var known []string
 	for i := range t.NumField() {
 		n, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+		if t.Field(i).Tag.Get("wire") == "refused" {
+			continue // it is known, and yet no use to anybody
+		}
 		if plain(n) == plain(name) {
 			return fmt.Sprintf("did you mean %q?", n)
 		}

@@ -31,7 +31,8 @@ func request(in *wire.AcquireRequest, c *call) (*enforcer.Acquire, *enforcer.Den
 func acquireRequest(in *wire.AcquireRequest, caller enforcer.Caller) (*enforcer.Acquire, *enforcer.Denial) {
 	switch {
 	case in.Priority != 0:
-		return nil, badRequest("priority", "leave it out", "priorities are not offered by this agent")
+		return nil, badRequest("priority", "leave it out; the site's policies give priorities",
+			"a caller does not choose its own priority")
 	case in.Until != nil && in.Until.IsZero():
 		return nil, badRequest("until", "give the time at which the slots come back", "until is not a time")
 	case in.Of != 0 && in.Pool == "":

@@ -260,7 +260,7 @@ type AcquireRequest struct {
 	ClientToken string            `json:"client_token,omitempty"`
 	Nonce       string            `json:"nonce,omitempty"`
 	Labels      map[string]string `json:"labels,omitempty"`
-	Priority    int               `json:"priority,omitempty"`
+	Priority    int               `json:"priority,omitempty" wire:"refused"` // the site's policies give it
 	PID         int32             `json:"pid,omitempty" wire:"positive"`
 	Until       *time.Time        `json:"until,omitempty"`
 	Version     string            `json:"version,omitempty"`
