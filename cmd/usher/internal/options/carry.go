@@ -139,6 +139,7 @@ func Carry(f *File, s Settings) (*Import, error) {
 		if !it.settled() {
 			c.no(it.option, "it has no counterpart here", "docs/policies.md has what there is")
 		}
+		c.hosts(it)
 		if most := f.System.maxLine(); len(it.option.text()) > most {
 			c.partly(it.option,
 				fmt.Sprintf("%s reads %d bytes of a line, and all of it was read here", f.System.Title(), most),
@@ -167,6 +168,17 @@ func Carry(f *File, s Settings) (*Import, error) {
 		}
 	}
 	return out, nil
+}
+
+// hosts says what a number for a host means here.
+func (c *carrier) hosts(it *item) {
+	o := it.option
+	if len(it.rules) > 0 && (o.keyword == "RESERVE" || o.keyword == "MAX") &&
+		(o.who.kind == host || o.who.kind == hostGroup) {
+		c.partly(o,
+			"a rule counts what the agent of its own host hands out: it keeps no slots of a shared pool for another "+
+				"host", "give that host a pool, or a site server, of its own")
+	}
 }
 
 // maxItems is the length of the longest list that a configuration may have.

@@ -231,7 +231,8 @@ func (c *carrier) priorities() {
 		rank, ranks := slices.Index(numbers[key], o.n), len(numbers[key])
 		c.add(o, config.Policy{Pools: pools, Match: s.match, Priority: max(1, maxPriority-rank*maxPriority/ranks)})
 		if !told {
-			c.partly(o, "here a priority is a number of minutes by which a waiter is ahead, so that nobody waits for ever",
+			c.partly(o,
+				"here a priority is a number of minutes by which a waiter is ahead, so that nobody waits for ever",
 				"see whether these are enough; a larger number goes first")
 		}
 		told = true

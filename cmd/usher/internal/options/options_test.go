@@ -17,8 +17,15 @@ import (
 
 var update = flag.Bool("update", false, "write what the options files of testdata become")
 
+// failing is a test, or a try of a property.
+type failing interface {
+	Helper()
+	Fatal(...any)
+	Fatalf(string, ...any)
+}
+
 // carried returns what an options file becomes.
-func carried(t testing.TB, name, text string, from System, s Settings) *Import {
+func carried(t failing, name, text string, from System, s Settings) *Import {
 	t.Helper()
 	f, err := Parse(name, []byte(text), from)
 	if err != nil {
@@ -32,7 +39,7 @@ func carried(t testing.TB, name, text string, from System, s Settings) *Import {
 }
 
 // loaded reads what was written as a configuration.
-func loaded(t testing.TB, yaml string) *config.Config {
+func loaded(t failing, yaml string) *config.Config {
 	t.Helper()
 	c, err := config.Load(config.Source{File: "usher.yaml", Data: []byte(yaml)})
 	if err != nil {
