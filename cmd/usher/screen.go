@@ -34,6 +34,48 @@ func lines(w io.Writer, text string) error {
 	return err
 }
 
+// canvas draws pictures on a terminal: on a screen of its own, which leaves what was there before as it was.
+type canvas struct {
+	to   io.Writer
+	was  string
+	wide int
+}
+
+// The commands to a terminal that top gives (ECMA-48, and xterm's alternate screen); nothing foreign is among them.
+const (
+	screenBegin = "\x1b[?1049h\x1b[?25l\x1b[2J"
+	screenEnd   = "\x1b[?25h\x1b[?1049l"
+	screenHome  = "\x1b[H"
+	screenClear = "\x1b[2J"
+	restOfLine  = "\x1b[K"
+	restOfAll   = "\x1b[J"
+)
+
+func (s *canvas) begin() { _, _ = io.WriteString(s.to, screenBegin) }
+func (s *canvas) end()   { _, _ = io.WriteString(s.to, screenEnd) }
+
+// paint draws lines, unless they are there already.
+func (s *canvas) paint(all []string, width int) error {
+	var b strings.Builder
+	for i, line := range all {
+		if i > 0 {
+			b.WriteString("\r\n")
+		}
+		b.WriteString(textual.Printable(line) + restOfLine)
+	}
+	text := b.String()
+	if text == s.was && width == s.wide {
+		return nil
+	}
+	home := screenHome
+	if width != s.wide {
+		home = screenClear + screenHome
+	}
+	s.was, s.wide = text, width
+	_, err := io.WriteString(s.to, home+text+restOfAll)
+	return err
+}
+
 // printable returns the arguments with every text among them fit for one line.
 func printable(args []any) []any {
 	out := make([]any, len(args))

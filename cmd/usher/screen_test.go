@@ -129,6 +129,7 @@ func harmless(out string) string {
 
 // asked are the commands that print what an agent answers; DOC is a file.
 var asked = []string{"status", "pools", "leases", "health", "health --ready", "check", "events",
+	"top --once",
 	"report", "report --hours", "report --csv", "report --sign", "fleet status", "fleet drain h", "fleet evict h",
 	"status --fleet",
 	"config show --origin", "doctor", "reload", "drain", "license list", "license install DOC",

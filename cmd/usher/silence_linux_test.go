@@ -46,6 +46,8 @@ var asks = map[string]struct {
 	"release":              {"id", exitAgentAway},
 	"reload":               {"", exitAgentAway},
 	"renew":                {"id", exitAgentAway},
+	"report":               {"", exitAgentAway},
+	"top":                  {"--once", exitAgentAway},
 	"run":                  {"--pool p -- true", exitAgentAway},
 	"support-bundle":       {"--out DIR/bundle.tar.gz", exitOK}, // it holds what there is
 	"status":               {"", exitAgentAway},
@@ -56,7 +58,7 @@ var asks = map[string]struct {
 // alone are the commands that ask no agent.
 var alone = strings.Fields(
 	`agent demo man help completion vendor upstream events/verify events/history host/key license/inspect config
-	upstream/add upstream/forget upstream/forgive upstream/list upstream/machines upstream/renew upstream/resume
+	report/merge upstream/add upstream/forget upstream/forgive upstream/list upstream/machines upstream/renew upstream/resume
 	upstream/revoke upstream/site-key upstream/suspend upstream/token`)
 
 // silent listens, takes connections, and never answers. It returns the socket and how many came.
