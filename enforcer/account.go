@@ -150,17 +150,37 @@ func labelBytes(labels map[string]string) (n int) {
 
 // hold enters a lease into its holder's account; unhold takes it out.
 func (e *Enforcer) hold(h *held) {
-	u := h.Holder.Who()
-	e.account(u).leases.add(h)
-	e.keep(u, h.bytes())
+	s := h.shared
+	if s == nil {
+		e.account(h.Holder.Who()).leases.add(h)
+	} else {
+		if s.account == nil {
+			s.account = e.account(s.Who())
+		}
+		s.account.leases.add(h)
+	}
+	if n := h.bytes(); n != 0 {
+		e.keep(h.Holder.Who(), n)
+	}
 }
 
 func (e *Enforcer) unhold(h *held) {
-	u := h.Holder.Who()
-	a := e.accounts[u]
+	a := e.accountOf(h)
 	a.leases.remove(h)
-	e.keep(u, -h.bytes())
-	e.settle(u, a)
+	if n := h.bytes(); n != 0 {
+		e.keep(h.Holder.Who(), -n)
+	}
+	if a.leases.n == 0 {
+		e.settle(h.Holder.Who(), a)
+	}
+}
+
+// accountOf returns the account of a lease's user.
+func (e *Enforcer) accountOf(h *held) *account {
+	if h.shared != nil {
+		return h.shared.account
+	}
+	return e.accounts[h.Holder.Who()]
 }
 
 // countToken adds n to the client tokens of a user.
@@ -170,11 +190,13 @@ func (e *Enforcer) countToken(u User, n int) {
 	e.settle(u, a)
 }
 
-// denyLease denies a lease beyond the bounds.
-func (r *Acquire) denyLease(e *Enforcer) *Denial {
+// denyLease denies a lease beyond the bounds. shared is as of sharedBy.
+func (r *Acquire) denyLease(e *Enforcer, shared *sharedHolder) *Denial {
 	u := r.Caller.Who()
 	own := 0
-	if a := e.accounts[u]; a != nil {
+	if shared != nil {
+		own = shared.account.leases.n
+	} else if a := e.accounts[u]; a != nil {
 		own = a.leases.n
 	}
 	if own >= e.options.MaxLeasesPerUID {

@@ -152,12 +152,13 @@ func (e *Enforcer) applyGranted(ev *Event) {
 		h.more = &more
 	}
 	e.leases.Put(l.ID, h)
-	e.hold(h)
 	if s := ev.found.holder; ev.found.by == e && s != nil && s.leases > 0 {
 		s.leases++
+		h.shared = s
 	} else {
-		e.share(l.Holder)
+		h.shared = e.share(l.Holder)
 	}
+	e.hold(h)
 	for i, it := range l.Items {
 		p := e.pools[it.Pool]
 		if p == nil { // recovery: the lease is known before the licence is
@@ -224,7 +225,7 @@ func (e *Enforcer) applyEnded(ev *Event) {
 	e.untenure(h)
 	e.unhold(h)
 	e.untime(h)
-	e.unshare(l.Holder)
+	e.unshare(h.shared)
 	for i, it := range l.Items {
 		p := e.pools[it.Pool]
 		if !l.ExpiresAt.IsZero() {

@@ -63,7 +63,8 @@ func (r *Acquire) decide(e *Enforcer, now time.Time) Decision {
 	if d := r.denyBorrow(e, v, now); d != nil {
 		return Decision{Denial: d}
 	}
-	if d := r.denyLease(e); d != nil {
+	shared := e.sharedBy(r)
+	if d := r.denyLease(e, shared); d != nil {
 		return Decision{Denial: d}
 	}
 	if d := e.heldOff(r.Caller, items, now); d != nil {
@@ -76,7 +77,7 @@ func (r *Acquire) decide(e *Enforcer, now time.Time) Decision {
 	if d != nil {
 		return r.wait(e, slices.Clone(items), token, d, now)
 	}
-	return e.grant(r, v, granted, token, now)
+	return e.grant(r, v, granted, token, shared, now)
 }
 
 // fitAll returns what the request gets of each pool under the verdict, or why it gets nothing. w is its place in the
@@ -110,9 +111,10 @@ func (p *pool) alike(it Item) []Item {
 	return []Item{it}
 }
 
-// grant is the decision that grants a request.
-func (e *Enforcer) grant(r *Acquire, v *Verdict, items []Item, token *ClientToken, now time.Time) Decision {
-	holder, shared := e.holder(r)
+// grant is the decision that grants a request. shared is as of sharedBy.
+func (e *Enforcer) grant(r *Acquire, v *Verdict, items []Item, token *ClientToken, shared *sharedHolder,
+	now time.Time) Decision {
+	holder := r.holder(shared)
 	l := &Lease{ID: r.ID, Items: items, Lifetime: r.lifetime(), AcquiredAt: now, Holder: holder, Token: token,
 		Data: r.Data}
 	switch l.Lifetime {
@@ -132,15 +134,21 @@ func (e *Enforcer) grant(r *Acquire, v *Verdict, items []Item, token *ClientToke
 	return Decision{Lease: l, Events: append(events, e.returns(l, now)...)}
 }
 
-// holder returns the holder of the lease to be. Leases of one caller without labels share one; shared is nil where this
-// is the first.
-func (e *Enforcer) holder(r *Acquire) (h *Holder, shared *sharedHolder) {
-	if len(r.Labels) == 0 {
-		if s := e.holders[r.Caller]; s != nil {
-			return s.Holder, s
-		}
+// sharedBy returns the holder that the lease to be shares: leases of one caller without labels share one. nil: it
+// shares none, or is the first.
+func (e *Enforcer) sharedBy(r *Acquire) *sharedHolder {
+	if len(r.Labels) > 0 {
+		return nil
 	}
-	return &Holder{Caller: r.Caller, Labels: r.Labels}, nil
+	return e.holders[r.Caller]
+}
+
+// holder returns the holder of the lease to be.
+func (r *Acquire) holder(shared *sharedHolder) *Holder {
+	if shared != nil {
+		return shared.Holder
+	}
+	return &Holder{Caller: r.Caller, Labels: r.Labels}
 }
 
 func (r *Acquire) lifetime() Lifetime { return cmp.Or(r.Lifetime, LifetimeTTL) }

@@ -77,10 +77,11 @@ type Enforcer struct {
 // held is a lease and its places in the expiry heaps of its pools.
 type held struct {
 	*Lease
-	at    int32    // index in the heap of the first item's pool
-	terms uint32   // the place of the tenure that granted it
-	seen  uint32   // the snapshot that has it, or was under way when it was granted
-	more  *[]int32 // of the further items; nil: there are none
+	at     int32         // index in the heap of the first item's pool
+	terms  uint32        // the place of the tenure that granted it
+	seen   uint32        // the snapshot that has it, or was under way when it was granted
+	shared *sharedHolder // that it shares; nil: its holder has labels
+	more   *[]int32      // of the further items; nil: there are none
 }
 
 func (h *held) index(item int) *int32 {
@@ -92,7 +93,8 @@ func (h *held) index(item int) *int32 {
 
 type sharedHolder struct {
 	*Holder
-	leases int // never 0 while it is among the holders
+	leases  int      // never 0 while it is among the holders
+	account *account // of its user, which has one for as long as it has a lease
 }
 
 type remembered struct {

@@ -199,8 +199,10 @@ func (e *Enforcer) applyChanged(l *Lease, at time.Time) {
 		}
 	}
 	if was.Holder != l.Holder {
-		e.unshare(was.Holder)
-		e.share(l.Holder)
+		e.unshare(h.shared)
+		if h.shared = e.share(l.Holder); h.shared != nil {
+			h.shared.account = e.account(l.Holder.Who()) // a lease stays its user's
+		}
 	}
 	e.replace(h, l)
 	for i, it := range l.Items {
@@ -217,10 +219,10 @@ func (e *Enforcer) applyChanged(l *Lease, at time.Time) {
 	}
 }
 
-// share counts a lease in the holder that leases without labels share, and unshare counts it out.
-func (e *Enforcer) share(h *Holder) {
+// share counts a lease in the holder that leases without labels share, and unshare counts it out; nil: it has labels.
+func (e *Enforcer) share(h *Holder) *sharedHolder {
 	if len(h.Labels) > 0 {
-		return
+		return nil
 	}
 	s := e.holders[h.Caller]
 	if s == nil {
@@ -228,12 +230,14 @@ func (e *Enforcer) share(h *Holder) {
 		e.holders[h.Caller] = s
 	}
 	s.leases++
+	return s
 }
 
-func (e *Enforcer) unshare(h *Holder) {
-	if s := e.holders[h.Caller]; s != nil && len(h.Labels) == 0 {
-		if s.leases--; s.leases == 0 {
-			delete(e.holders, h.Caller)
-		}
+func (e *Enforcer) unshare(s *sharedHolder) {
+	if s == nil {
+		return
+	}
+	if s.leases--; s.leases == 0 {
+		delete(e.holders, s.Caller)
 	}
 }

@@ -272,6 +272,28 @@ func (s *twin) waitedFor(name string) (n int64) {
 	return n
 }
 
+// SharesAgree: the holder that a lease shares, and that one's account, are where a search finds them.
+func (s *twin) shares(t *rapid.T) {
+	counted := map[*sharedHolder]int{}
+	for _, h := range s.e.leases.All {
+		switch is := s.e.holders[h.Holder.Caller]; {
+		case len(h.Holder.Labels) > 0:
+			if h.shared != nil {
+				t.Fatalf("SharesAgree: lease %s has labels and shares a holder", h.ID)
+			}
+		case h.shared == nil || h.shared != is || is.account != s.e.accounts[h.Holder.Who()]:
+			t.Fatalf("SharesAgree: lease %s shares %+v, and its holder is %+v", h.ID, h.shared, is)
+		default:
+			counted[is]++
+		}
+	}
+	for c, is := range s.e.holders {
+		if is.leases != counted[is] {
+			t.Fatalf("SharesAgree: %d leases share %v, counted as %d", counted[is], c, is.leases)
+		}
+	}
+}
+
 // AccountsAgree: what each user is counted with is what it has, its leases are listed whole in portions of any size,
 // and no trace is left of a user that has nothing.
 func (s *twin) accounts(t *rapid.T) {
@@ -279,6 +301,7 @@ func (s *twin) accounts(t *rapid.T) {
 	if s.e.bytes != s.m.bytesOf(nil) {
 		t.Fatalf("AccountsAgree: %d bytes, the model has %d", s.e.bytes, s.m.bytesOf(nil))
 	}
+	s.shares(t)
 	listed := 0
 	for u, a := range s.e.accounts {
 		if a.waiters != s.m.waitersOf(&u) || a.tokens != s.m.tokensOf(&u) || a.bytes != s.m.bytesOf(&u) ||

@@ -119,7 +119,7 @@ func (e *Enforcer) fitDraw(r *Acquire, g MeterGrant, it Item, w *waiting, now ti
 
 // grantDraws is the decision that draws what a request gets.
 func (e *Enforcer) grantDraws(r *Acquire, items []Item, draws []Draw, token *ClientToken, now time.Time) Decision {
-	holder, _ := e.holder(r)
+	holder := r.holder(e.sharedBy(r))
 	l := &Lease{ID: r.ID, Items: items, Lifetime: LifetimeDraw, AcquiredAt: now, Holder: holder, Token: token,
 		Data: r.Data}
 	return Decision{Lease: l, Events: []Event{{Kind: EventDrawn, At: now, Lease: l, Draws: draws}}}

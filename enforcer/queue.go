@@ -205,7 +205,7 @@ func (e *Enforcer) serve(v *Verdict, w *waiting, now time.Time) Decision {
 		if d != nil {
 			return Decision{}
 		}
-		dec = e.grant(q, v, granted, w.Token, now)
+		dec = e.grant(q, v, granted, w.Token, e.sharedBy(q), now)
 	}
 	dec.Events[0].Waiter = w.Waiter
 	return dec

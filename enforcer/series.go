@@ -26,9 +26,9 @@ func (c Cursor) compare(o Cursor) int {
 // blockSize is how many leases a block of a series has at the most.
 const blockSize = 256
 
-// series is leases in the order of their cursors. What lies where is known without a look at the leases themselves, each
-// of which is somewhere else in memory: adding the latest and removing it looks at none, and finding any other looks
-// at those of one block. Adding one between others looks at a few of a block and moves the rest of it.
+// series is leases in the order of their cursors. What lies where is known without a look at the leases themselves, and
+// each of those is somewhere else in memory: adding the latest and removing it looks at none, and finding any other
+// looks at those of one block. Adding one between others looks at a few of a block and moves the rest of it.
 type series struct {
 	blocks []block // none is empty
 	n      int
