@@ -18,6 +18,7 @@ import (
 	"github.com/usher-agent/usher/agent/identity"
 	"github.com/usher-agent/usher/agent/inspect"
 	"github.com/usher-agent/usher/agent/liveness"
+	"github.com/usher-agent/usher/agent/memory"
 	"github.com/usher-agent/usher/agent/seals"
 	"github.com/usher-agent/usher/agent/shares"
 	"github.com/usher-agent/usher/agent/systemd"
@@ -94,6 +95,7 @@ func (o *opening) openFolders() (err error) {
 
 // openDesk opens the journals and looks for the holders of the leases that the last agent left.
 func (o *opening) openDesk() (err error) {
+	defer memory.Pause()() // nearly all that is made of the journals, and of the holders, is kept
 	o.metrics = metrics.New(metrics.Options{Version: o.options.Version, Revision: o.options.Commit,
 		Anchors: o.anchorsFrom(), Product: o.product(), Now: o.options.Now(),
 		Snapshot: o.snapshot})

@@ -28,28 +28,26 @@ func (c *crashing) starts(n int) {
 	}
 }
 
-// A power cut while the runtime folder lies on a disk, which nobody has synced, leaves anything of its files. The next
-// start of the host goes on: what was held by processes is over, what outlives the host stands, no slot is given twice,
-// and nothing is taken for tampering. In the same start of the host such damage is refused.
-func TestPowerCut(t *testing.T) {
-	c := openCrashing(t, 4, nil)
-	c.kill()
+// powerCut is what a power cut leaves of the runtime folder.
+type powerCut struct {
+	name string
+	harm func()
+}
+
+func powerCuts(c *crashing) []powerCut {
 	journal, seal := c.path("run/leases.journal"), c.path("run/runtime.seal")
 	cut := func(path string, change func(b []byte) []byte) {
-		t.Helper()
+		c.t.Helper()
 		b, err := os.ReadFile(path)
 		if err == nil {
 			err = os.WriteFile(path, change(b), 0o600)
 		}
 		if err != nil {
-			t.Fatal(err)
+			c.t.Fatal(err)
 		}
 	}
 	garbage := func(b []byte) { rand.Read(b) }
-	harms := []struct {
-		name string
-		harm func()
-	}{
+	return []powerCut{
 		{"nothing is lost", func() {}},
 		{"the end is cut off", func() { cut(journal, func(b []byte) []byte { return b[:len(b)*2/3] }) }},
 		{"but half of the header is cut off", func() { cut(journal, func(b []byte) []byte { return b[:12] }) }},
@@ -68,6 +66,16 @@ func TestPowerCut(t *testing.T) {
 			}
 		}},
 	}
+}
+
+// A power cut while the runtime folder lies on a disk, which nobody has synced, leaves anything of its files. The next
+// start of the host goes on: what was held by processes is over, what outlives the host stands, no slot is given twice,
+// and nothing is taken for tampering. In the same start of the host such damage is refused.
+func TestPowerCut(t *testing.T) {
+	c := openCrashing(t, 4, nil)
+	c.kill()
+	journal := c.path("run/leases.journal")
+	harms := powerCuts(c)
 	c.starts(0)
 	c.run()
 	held, err := c.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams", Lifetime: "held"})
@@ -105,7 +113,14 @@ func TestPowerCut(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.kill()
-	cut(journal, func(b []byte) []byte { clear(b[:100]); return b })
+	f, err := os.OpenFile(journal, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.Write(make([]byte, 100))
+	if err = errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
 	out, err := exec.Command(c.through[0], append(c.through[1:], c.bin, "agent", "--config", c.path("usher.yaml"))...).
 		CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "usher doctor --repair") {

@@ -88,12 +88,39 @@ func (t *Table[V]) Find(id LeaseID) *V {
 	}
 }
 
+// Reserve makes room for n values in all, so that none of the next Puts has to make it.
+func (t *Table[V]) Reserve(n int) {
+	if t.parts == nil {
+		t.parts = new([tableParts]tablePart[V])
+	}
+	// Ids are random, so that a part may get a few more than its share.
+	each := n/tableParts + n/(8*tableParts)
+	for i := range t.parts {
+		if p := &t.parts[i]; each > leastSlots && len(p.slots) < each*16/13 {
+			p.resize(each*16/13 + 1)
+		}
+	}
+}
+
 // Put sets the value of an id.
 func (t *Table[V]) Put(id LeaseID, v V) {
-	if is := t.Find(id); is != nil {
+	if is, known := t.Add(id, v); known {
 		*is = v
-		return
 	}
+}
+
+// Add sets the value of an id that has none, and returns nil; known reports that it has one, which stays, and where it
+// is until the next Put or Delete.
+func (t *Table[V]) Add(id LeaseID, v V) (is *V, known bool) {
+	if is := t.Find(id); is != nil {
+		return is, true
+	}
+	t.add(id, v)
+	return nil, false
+}
+
+// add sets the value of an id that has none.
+func (t *Table[V]) add(id LeaseID, v V) {
 	t.n++
 	if id == (LeaseID{}) {
 		t.zero = new(v) // allocated only here

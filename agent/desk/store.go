@@ -100,7 +100,8 @@ func journalled(ev enforcer.Event) bool { return ev.Durable() && ev.Kind != enfo
 func openStore(runtimeDir, stateDir string, sealed *seals.Seals, core *enforcer.Enforcer,
 	now func(enforcer.Mark) time.Time,
 	log *slog.Logger) (s *store, err error) {
-	s = &store{log: log, due: make(chan struct{}, 1), nudged: make(chan struct{}, 1), seals: sealed, held: map[enforcer.LeaseID]struct{}{},
+	s = &store{log: log, due: make(chan struct{}, 1), nudged: make(chan struct{}, 1), seals: sealed,
+		held:   map[enforcer.LeaseID]struct{}{},
 		locked: func(bool) error { return nil }}
 	for i := range s.touched {
 		s.touched[i].wake = make(chan struct{}, 1)

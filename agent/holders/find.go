@@ -68,6 +68,17 @@ func (k *lookup) find(h *enforcer.Holder, was Place) (*liveness.Handle, liveness
 	return handle, liveness.Alive
 }
 
+// here is find for a process that the next restart will find by the same number as well.
+func (k *lookup) here(h *enforcer.Holder, was, is Place) (*liveness.Handle, liveness.State) {
+	handle, state := k.find(h, was)
+	if state == liveness.Alive && was.PIDNS != is.PIDNS && h.PID != handle.Process().PID {
+		handle.Close()
+		// Its number in the record is another's here: the next restart would take it for that one.
+		return nil, liveness.Unknown
+	}
+	return handle, state
+}
+
 func (k *lookup) look(h *enforcer.Holder, was Place) (*liveness.Handle, liveness.State) {
 	handle, ok := k.kept(h.PID, h.Start, h.Inode)
 	if !ok {
@@ -101,12 +112,7 @@ func (r *Registry) find(l *enforcer.Lease, was, is Place, look *lookup) liveness
 	}
 	result := liveness.Dead
 	for _, h := range append([]*enforcer.Holder{l.Holder}, l.Others...) {
-		handle, state := look.find(h, was)
-		if state == liveness.Alive && was.PIDNS != is.PIDNS && h.PID != handle.Process().PID {
-			handle.Close()
-			// Its number in the record is another's here: the next restart would take it for that one.
-			state = liveness.Unknown
-		}
+		handle, state := look.here(h, was, is)
 		if state == liveness.Dead {
 			r.leave([]enforcer.LeaseID{l.ID}, h.Caller)
 			continue
@@ -124,4 +130,23 @@ func (r *Registry) find(l *enforcer.Lease, was, is Place, look *lookup) liveness
 		}
 	}
 	return result
+}
+
+// findAll is find for leases that live by one process alone: it is looked for once, however many they are.
+func (r *Registry) findAll(h *enforcer.Holder, leases []*enforcer.Lease, was, is Place, look *lookup) liveness.State {
+	handle, state := look.here(h, was, is)
+	if state == liveness.Alive {
+		defer handle.Close()
+		if r.holdAll(leases, h.Caller, handle) != nil {
+			return liveness.Unknown
+		}
+	}
+	if state == liveness.Dead {
+		ids := make([]enforcer.LeaseID, len(leases))
+		for i, l := range leases {
+			ids[i] = l.ID
+		}
+		r.leave(ids, h.Caller)
+	}
+	return state
 }

@@ -46,7 +46,12 @@ func (r *Registry) Recover(c Recovery) {
 	})
 	look := newLookup(c.Kept)
 	defer look.close()
+	groups := map[*enforcer.Holder][]*enforcer.Lease{} // of leases that live by one process alone
 	for _, l := range leases {
+		if sameBoot && l.Lifetime == enforcer.LifetimeProcess && len(l.Others) == 0 && !l.Unconfirmed {
+			groups[l.Holder] = append(groups[l.Holder], l)
+			continue
+		}
 		if !sameBoot {
 			c.Slots.Do(&enforcer.End{ID: l.ID, Cause: enforcer.CauseHolderGone})
 			ended++
@@ -66,6 +71,18 @@ func (r *Registry) Recover(c Recovery) {
 		case liveness.Unknown:
 			doubted++
 			c.Slots.Doubt(l)
+		}
+	}
+	for holder, of := range groups {
+		switch r.findAll(holder, of, was, c.Is, look) {
+		case liveness.Alive:
+		case liveness.Dead:
+			ended += len(of)
+		case liveness.Unknown:
+			doubted += len(of)
+			for _, l := range of {
+				c.Slots.Doubt(l)
+			}
 		}
 	}
 	if all > 0 {

@@ -102,10 +102,7 @@ func (r *Registry) Hold(id enforcer.LeaseID, caller enforcer.Caller, handle *liv
 	key := keyOf(handle)
 	r.mu.Lock()
 	x := r.process(key, caller)
-	x.leases[id] = struct{}{}
-	r.mark(x, false)
-	x.most = max(x.most, len(x.leases))
-	r.ties.add(id, x, handle.Path())
+	r.tie(x, id, handle.Path())
 	watched := x.watch != nil
 	r.mu.Unlock()
 	if !watched {
@@ -114,13 +111,49 @@ func (r *Registry) Hold(id enforcer.LeaseID, caller enforcer.Caller, handle *liv
 			return err
 		}
 	}
+	r.keepHolder(key, x, handle)
+	return nil
+}
+
+// holdAll is Hold of many leases. Nobody waits for the registry yet.
+func (r *Registry) holdAll(leases []*enforcer.Lease, caller enforcer.Caller, handle *liveness.Handle) error {
+	key := keyOf(handle)
+	r.mu.Lock()
+	x := r.process(key, caller)
+	if len(x.leases) == 0 {
+		x.leases = make(map[enforcer.LeaseID]struct{}, len(leases))
+	}
+	r.ties.leases.Reserve(r.ties.leases.Len() + len(leases))
+	for _, l := range leases {
+		r.tie(x, l.ID, handle.Path())
+	}
+	r.mu.Unlock()
+	if err := r.watch(key, x, handle); err != nil {
+		for _, l := range leases {
+			r.letGo(l.ID, x)
+		}
+		return err
+	}
+	r.keepHolder(key, x, handle)
+	return nil
+}
+
+// tie has a lease live by a process. r.mu is held.
+func (r *Registry) tie(x *holding, id enforcer.LeaseID, path liveness.Path) {
+	x.leases[id] = struct{}{}
+	r.mark(x, false)
+	x.most = max(x.most, len(x.leases))
+	r.ties.add(id, x, path)
+}
+
+// keepHolder has the pidfd of a process kept, where anybody keeps it.
+func (r *Registry) keepHolder(key process, x *holding, handle *liveness.Handle) {
 	if r.handover.Idle() {
-		return nil
+		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.keep(key, x, handle)
-	return nil
 }
 
 // onDeath calls die when a process has died, until stop is called.

@@ -40,14 +40,14 @@ func (t *ties) of(id enforcer.LeaseID) []*holding {
 
 // add has a lease live by a process, too.
 func (t *ties) add(id enforcer.LeaseID, x *holding, path liveness.Path) {
-	if first := t.leases.Find(id); first != nil {
+	way := uint8(max(0, slices.Index(tiePaths, path)))
+	if first, known := t.leases.Add(id, tie{x, way}); known {
 		if first.by != x && !slices.Contains(t.joint[id], x) {
 			t.joint[id] = append(t.joint[id], x)
 		}
 		return
 	}
-	t.leases.Put(id, tie{x, uint8(max(0, slices.Index(tiePaths, path)))})
-	t.counts[path]++
+	t.counts[tiePaths[way]]++
 }
 
 // remove has a lease no longer live by a process.
