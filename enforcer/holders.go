@@ -117,31 +117,48 @@ func (r *Leave) decide(e *Enforcer, now time.Time) Decision {
 	if !ok {
 		return Decision{Denial: e.unknown(r.ID)}
 	}
-	l := *h.Lease
-	if i := slices.IndexFunc(l.Others, func(o *Holder) bool { return o.is(r.Holder) }); i >= 0 {
-		l.Others = slices.Delete(slices.Clone(l.Others), i, i+1)
-	} else if !r.Holder.is(l.Holder.Caller) {
-		return Decision{Lease: h.Lease} // it left before
-	} else if len(l.Others) == 0 {
-		return Decision{Lease: h.Lease, Events: append([]Event{{Kind: EventEnded, At: now, Lease: h.Lease,
-			Cause: CauseHolderGone}}, e.linger(h.Lease, now)...)}
-	} else {
-		// The next co-holder becomes the holder; it keeps the labels that the lease was taken with.
-		l.Holder = &Holder{Caller: l.Others[0].Caller, Labels: l.Holder.Labels}
-		l.Others = l.Others[1:]
+	events := e.leave(nil, h, r.Holder, now)
+	if len(events) == 0 { // it left before
+		return Decision{Lease: h.Lease}
 	}
-	return Decision{Lease: &l, Events: []Event{{Kind: EventChanged, At: now, Lease: &l}}}
+	return Decision{Lease: events[0].Lease, Events: events}
+}
+
+// leave appends what becomes of a lease that a holder leaves: nothing, where that one has left before.
+func (e *Enforcer) leave(out []Event, h *held, by Caller, now time.Time) []Event {
+	others := h.Others
+	if i := slices.IndexFunc(others, func(o *Holder) bool { return o.is(by) }); i >= 0 {
+		l := *h.Lease
+		l.Others = slices.Delete(slices.Clone(others), i, i+1)
+		return append(out, Event{Kind: EventChanged, At: now, Lease: &l})
+	}
+	switch {
+	case !by.is(h.Holder.Caller):
+		return out
+	case len(others) == 0:
+		out = append(out, Event{Kind: EventEnded, At: now, Lease: h.Lease, Cause: CauseHolderGone})
+		return append(out, e.linger(h.Lease, now)...)
+	}
+	// The next co-holder becomes the holder; it keeps the labels that the lease was taken with.
+	l := *h.Lease
+	l.Holder = &Holder{Caller: others[0].Caller, Labels: l.Holder.Labels}
+	l.Others = others[1:]
+	return append(out, Event{Kind: EventChanged, At: now, Lease: &l})
 }
 
 func (r *Gone) decide(e *Enforcer, now time.Time) Decision {
-	var out Decision
+	out := Decision{Events: slices.Grow(r.Room[:0], len(r.IDs))}
 	seen := make(map[LeaseID]struct{}, len(r.IDs))
 	for _, id := range r.IDs {
 		if _, again := seen[id]; again {
 			continue
 		}
 		seen[id] = struct{}{}
-		out.Events = append(out.Events, (&Leave{ID: id, Holder: r.Holder}).decide(e, now).Events...)
+		if h, ok := e.leases.Get(id); ok {
+			if ev, left := h.leave(r.Holder, now); left {
+				out.Events = append(out.Events, ev)
+			}
+		}
 	}
 	return out
 }

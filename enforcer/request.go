@@ -119,6 +119,9 @@ type Leave struct {
 type Gone struct {
 	IDs    []LeaseID
 	Holder Caller
+	// Room is reused for the Decision's events, which are good until it is given to another request; nil: they get their
+	// own.
+	Room []Event
 }
 
 // Doubt says that it is not known whether a lease's holder lives: the lease is over at Until unless Attach or Renew

@@ -71,6 +71,7 @@ func (s *store) rewrite(j *journal.Journal, d *Desk) (err error) {
 			d.mu.Lock()
 			part, err := snapshot.Next(snapshotStep)
 			d.mu.Unlock()
+			giveWay()
 			if err == nil {
 				err = out.part(part)
 			}

@@ -44,6 +44,7 @@ func (d *Desk) lockSettled() time.Time {
 			return now
 		}
 		d.mu.Unlock()
+		giveWay()
 	}
 }
 
@@ -63,6 +64,7 @@ func (d *Desk) decideNow(r enforcer.Request, refused func() *enforcer.Denial) (e
 			return dec, now
 		}
 		d.mu.Unlock()
+		giveWay()
 		d.enter()
 	}
 }

@@ -21,6 +21,7 @@ func (d *Desk) Pools() []enforcer.PoolStatus {
 		now := d.lockSettled()
 		out = append(out, d.core.Pools(part, now)...)
 		d.mu.Unlock()
+		giveWay()
 	}
 	return out
 }
@@ -86,6 +87,7 @@ func (d *Desk) List(f enforcer.Filter, after enforcer.Cursor, yield func([]*enfo
 		d.lockSettled()
 		part, after, more = d.core.Page(f, after, portion)
 		d.mu.Unlock()
+		giveWay()
 		if len(part) > 0 && !yield(part) {
 			return
 		}
