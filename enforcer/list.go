@@ -25,6 +25,11 @@ func (l *Lease) item(pool string) Item {
 // pages that follow on each other have each lease once that is held throughout, whatever else begins and ends
 // meanwhile.
 func (e *Enforcer) Page(f Filter, after Cursor, most int) (out []*Lease, next Cursor, more bool) {
+	return e.AppendPage(nil, f, after, most)
+}
+
+// AppendPage is Page that appends the leases to out.
+func (e *Enforcer) AppendPage(out []*Lease, f Filter, after Cursor, most int) (_ []*Lease, next Cursor, more bool) {
 	next = after
 	e.shortest(f)(after, func(h *held) bool {
 		if more = most == 0; more {

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/usher-agent/usher/enforcer"
@@ -95,6 +96,15 @@ func parseCursor(text string) (at enforcer.Cursor, ok bool) {
 	return at, true
 }
 
+// listRoom is room to write a list in. A list of a million leases that made garbage of each would have the heap grow by
+// all that the collector lets it.
+type listRoom struct {
+	b     []byte
+	lease leaseRoom
+}
+
+var listRooms = sync.Pool{New: func() any { return &listRoom{b: make([]byte, 0, listChunk+listChunk/2)} }}
+
 // getLeases writes a list of leases, or a page of one, while the caller reads it, a portion at a time: a list may be
 // long, and its reader slow. One user reads one list at a time.
 func (s *Server) getLeases(c *call) {
@@ -111,7 +121,10 @@ func (s *Server) getLeases(c *call) {
 	rc := http.NewResponseController(c.ResponseWriter)
 	c.Header().Set("Content-Type", "application/json")
 	c.Header().Set("Cache-Control", "no-store")
-	b, n, last, more := []byte(`{"leases":[`), 0, in.after, false
+	room := listRooms.Get().(*listRoom)
+	defer listRooms.Put(room)
+	b, n, last, more := append(room.b[:0], `{"leases":[`...), 0, in.after, false
+	defer func() { room.b = b[:0] }()
 	s.slots.List(in.filter, in.after, func(some []*enforcer.Lease) bool {
 		for _, l := range some {
 			if !c.admin && !c.peer.sees(l.Holder) {
@@ -124,8 +137,7 @@ func (s *Server) getLeases(c *call) {
 				b = append(b, ',')
 			}
 			n, last = n+1, enforcer.CursorOf(l)
-			shape := s.leaseShape(l)
-			b = appendLease(b, &shape)
+			b = room.lease.append(b, s, l, "")
 		}
 		if len(b) < listChunk {
 			return c.req.Context().Err() == nil

@@ -66,7 +66,7 @@ func (d *Desk) take(t *testing.T, uid uint32) *enforcer.Lease {
 func TestListServesOthersMeanwhile(t *testing.T) {
 	d := busyDesk()
 	want := map[enforcer.LeaseID]bool{}
-	for range 3*portion + 5 {
+	for range 3*listed + 5 {
 		want[d.take(t, 1).ID] = true
 	}
 	d.take(t, 2)
@@ -74,7 +74,7 @@ func TestListServesOthersMeanwhile(t *testing.T) {
 	parts := 0
 	d.List(enforcer.Filter{User: &one}, enforcer.Cursor{}, func(some []*enforcer.Lease) bool {
 		parts++
-		if len(some) > portion {
+		if len(some) > listed {
 			t.Errorf("a portion of %d", len(some))
 		}
 		for _, l := range some {
@@ -93,7 +93,7 @@ func TestListServesOthersMeanwhile(t *testing.T) {
 		}
 		return true
 	})
-	if users["uid 1"] != 3*portion+9 || users["uid 2"] != 1 {
+	if users["uid 1"] != 3*listed+9 || users["uid 2"] != 1 {
 		t.Errorf("of all: %v", users)
 	}
 	d.List(enforcer.Filter{User: &enforcer.User{UID: 3}}, enforcer.Cursor{}, func([]*enforcer.Lease) bool {
@@ -102,18 +102,18 @@ func TestListServesOthersMeanwhile(t *testing.T) {
 	})
 }
 
-// Pools are told a portion at a time, and each by itself as it is; of as many as a portion all are of one instant.
+// Pools are told a portion at a time, and each by itself as it is; of as many as a portion has, all are of one instant.
 func TestPoolsAreToldInPortions(t *testing.T) {
 	d := newDesk(testOptions(time.Now))
 	v := &enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid, Pools: map[string]enforcer.PoolGrant{},
 		Meters: map[string]enforcer.MeterGrant{"renders": {Name: "renders"}}}
-	for i := range 2*portion + 3 {
+	for i := range 2*poolsAtATime + 3 {
 		name := fmt.Sprintf("p%04d", i)
 		v.Pools[name] = enforcer.PoolGrant{Name: name, Limit: 1, Budget: 1}
 	}
 	d.SetVerdict(v, 0)
 	all := d.Pools()
-	if len(all) != 2*portion+4 || !slices.IsSortedFunc(all, func(a, b enforcer.PoolStatus) int {
+	if len(all) != 2*poolsAtATime+4 || !slices.IsSortedFunc(all, func(a, b enforcer.PoolStatus) int {
 		return strings.Compare(a.Name, b.Name)
 	}) || !all[len(all)-1].Meter {
 		t.Errorf("%d pools are told, or not in their order", len(all))

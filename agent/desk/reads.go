@@ -17,7 +17,7 @@ func (d *Desk) Pools() []enforcer.PoolStatus {
 	d.mu.Unlock()
 	slices.Sort(names)
 	out := make([]enforcer.PoolStatus, 0, len(names))
-	for part := range slices.Chunk(names, portion) {
+	for part := range slices.Chunk(names, poolsAtATime) {
 		now := d.lockSettled()
 		out = append(out, d.core.Pools(part, now)...)
 		d.mu.Unlock()
@@ -35,10 +35,11 @@ func (d *Desk) TakeUsage() (all []enforcer.Usage, lost int) {
 		all, lost = d.core.TakeUsage(nil, d.last) // of pools that are gone
 	}
 	d.mu.Unlock()
-	for part := range slices.Chunk(names, portion) {
+	for part := range slices.Chunk(names, poolsAtATime) {
 		now := d.lockSettled()
 		some, n := d.core.TakeUsage(part, now)
 		d.mu.Unlock()
+		giveWay()
 		all, lost = append(all, some...), lost+n
 	}
 	return all, lost
@@ -75,17 +76,21 @@ func (d *Desk) IsMeter(r *enforcer.Acquire) bool {
 // CountsByPod reports whether a pool counts by pod, or is about to.
 func (d *Desk) CountsByPod() bool { return d.byPod.Load() }
 
-// portion is how many leases are looked at while the lock is held.
-const portion = 256
+// Of how much is looked while the lock is held: a small part of a millisecond's work.
+const (
+	portion      = 256 // leases
+	listed       = 128 // leases that are shown: each is somewhere else in memory
+	poolsAtATime = 64
+)
 
 // List calls yield with the leases that a filter lets through, in the order of their grants from a place on, a portion
 // at a time, until yield returns false. Between two portions others are served. A lease that is held all the while is
-// in one of them, and in no other.
+// in one of them, and in no other. The slice is yield's until it returns.
 func (d *Desk) List(f enforcer.Filter, after enforcer.Cursor, yield func([]*enforcer.Lease) bool) {
+	part := make([]*enforcer.Lease, 0, listed)
 	for more := true; more; {
-		var part []*enforcer.Lease
 		d.lockSettled()
-		part, after, more = d.core.Page(f, after, portion)
+		part, after, more = d.core.AppendPage(part[:0], f, after, listed)
 		d.mu.Unlock()
 		giveWay()
 		if len(part) > 0 && !yield(part) {
