@@ -155,9 +155,7 @@ func (r *Gone) decide(e *Enforcer, now time.Time) Decision {
 		}
 		seen[id] = struct{}{}
 		if h, ok := e.leases.Get(id); ok {
-			if ev, left := h.leave(r.Holder, now); left {
-				out.Events = append(out.Events, ev)
-			}
+			out.Events = e.leave(out.Events, h, r.Holder, now)
 		}
 	}
 	return out

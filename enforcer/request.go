@@ -119,8 +119,8 @@ type Leave struct {
 type Gone struct {
 	IDs    []LeaseID
 	Holder Caller
-	// Room is reused for the Decision's events, which are good until it is given to another request; nil: they get their
-	// own.
+	// Room is reused for the Decision's events, which are good until it is given to another request; nil: they get
+	// their own.
 	Room []Event
 }
 

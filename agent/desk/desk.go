@@ -111,6 +111,7 @@ type Desk struct {
 	markKept time.Duration                            // since boot, when mark was last kept; 0: not yet
 	next     time.Time                                // what the timer waits for
 	held     lifetimes                                // leases held
+	most     int                                      // leases held at one time, since keepMemory looked
 	owned    map[string]map[enforcer.LeaseID]struct{} // leases held with data, by its owner
 	labels   map[string]*labelled                     // see Follow
 	doubted  map[enforcer.LeaseID]struct{}            // leases that are unconfirmed
@@ -337,6 +338,7 @@ func (d *Desk) count(ev *enforcer.Event) {
 // countIn counts a lease that is held. d.mu is held.
 func (d *Desk) countIn(l *enforcer.Lease) {
 	d.held.add(l.Lifetime, 1)
+	d.most = max(d.most, d.core.Len())
 	d.label(l, true)
 	if l.Data == nil {
 		return

@@ -6,9 +6,11 @@ import "runtime/debug"
 // leases have come or gone. Nothing waits for it.
 func (d *Desk) keepMemory() {
 	d.mu.Lock()
-	leases := d.core.Len()
+	leases, most := d.core.Len(), d.most
+	d.most = leases
 	d.mu.Unlock()
 	d.memory.Set(leases)
+	d.memory.Peak(most)
 	if d.memory.Due() {
 		go debug.FreeOSMemory()
 	}

@@ -69,8 +69,9 @@ func (s *store) mendPast(stateDir, runtimeDir string) error {
 				"it was set aside, for its leases are over in any case", "journal", path, "kept_as", aside,
 			"was", inShort(why))
 	default:
-		s.log.Warn("the runtime folder's journal is of an earlier start of the host and was damaged, as by a power cut; "+
-			"its leases are over in any case, and what it proves besides is kept", "journal", path,
+		s.log.Warn(
+			"the runtime folder's journal is of an earlier start of the host and was damaged, as by a power cut; "+
+				"its leases are over in any case, and what it proves besides is kept", "journal", path,
 			"kept_as", path+".damaged-*", "was", inShort(why), "records", r.Kept, "bytes_lost", r.Dropped, "left_out",
 			r.LeftOut)
 	}

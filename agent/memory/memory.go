@@ -65,6 +65,7 @@ type Share struct {
 	leases int
 	given  int // leases held when memory was given back last
 	last   int // leases held when Due was asked last
+	most   int // leases held at one time since memory was given back last
 }
 
 // Set says how many leases are held now.
@@ -76,6 +77,9 @@ func (s *Share) Set(leases int) {
 	settle()
 }
 
+// Peak says how many leases were held at one time since it was called last.
+func (s *Share) Peak(most int) { s.most = max(s.most, most) }
+
 const (
 	// many is of how many leases that came or went memory is given back: what they were made with is garbage by then,
 	// and so are they when they are over.
@@ -85,14 +89,16 @@ const (
 )
 
 // Due reports whether memory is to be given back to the system now: the number of leases has changed much since that
-// was done last, and little since Due was asked last. The caller then calls [debug.FreeOSMemory].
+// was done last, even if by now it is what it was, and little since Due was asked last. The caller then calls
+// [debug.FreeOSMemory].
 func (s *Share) Due() bool {
 	calm := abs(s.leases-s.last) < few
 	s.last = s.leases
-	if !calm || abs(s.leases-s.given) < many {
+	s.most = max(s.most, s.leases)
+	if !calm || max(abs(s.leases-s.given), s.most-s.leases) < many {
 		return false
 	}
-	s.given = s.leases
+	s.given, s.most = s.leases, s.leases
 	return true
 }
 

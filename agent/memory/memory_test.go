@@ -68,3 +68,19 @@ func TestDue(t *testing.T) {
 		}
 	}
 }
+
+// Leases that came and went between two looks have left memory behind, too.
+func TestDueAfterAPeak(t *testing.T) {
+	t.Parallel()
+	var s Share
+	for _, step := range []struct {
+		leases, most int
+		due          bool
+	}{{0, 0, false}, {10, 500_000, true}, {10, 10, false}, {10, many, false}, {10, many + 10, true}, {10, 0, false}} {
+		s.leases = step.leases // as Set does
+		s.Peak(step.most)
+		if due := s.Due(); due != step.due {
+			t.Fatalf("%+v: due %v", step, due)
+		}
+	}
+}
