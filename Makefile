@@ -58,6 +58,7 @@ suite:
 	$(GO) test -race -vet=off -timeout 20m -p 3 -parallel 4 ./... # lint has vet look at all of it, more sternly
 	cd client && $(GO) test -race -vet=off ./...
 	for d in plugin/*/acceptance configs/*/acceptance agent/*/acceptance; do (cd $$d && $(PLAIN) $(GO) test -vet=off -timeout 10m ./...) || exit 1; done # no race detector: the systems' own clients have races
+	$(PLAIN) $(GO) test -vet=off -timeout 10m -run TestCrowd ./agent/fleet -fleet.seeds=200
 	.ci/readme
 
 .PHONY: checks

@@ -293,8 +293,7 @@ func (f *Fleet) former(me membership, p *pool, v *view) {
 	v.former = map[string]former{}
 	if v.mineMod < v.epochMod { // the store is an old copy
 		maps.Copy(v.former, p.held.Former)
-	} else if maps.Copy(v.former, v.mine.Former); !me.goesOn(v.mine.Incarnation) && v.mine.TTL > f.cfg.TTL.Seconds() &&
-		sum(v.mine.Blocks) > 0 {
+	} else if maps.Copy(v.former, v.mine.Former); !me.goesOn(v.mine.Incarnation) && sum(v.mine.Blocks) > 0 {
 		v.former[v.mine.Incarnation] = former{sum(v.mine.Blocks), v.mine.TTL}
 	}
 	for name, x := range v.former {

@@ -259,6 +259,8 @@ type way struct {
 	cut   bool       // nothing comes through
 	lose  func() bool
 	delay func() time.Duration
+	twice func() bool   // a call is made twice
+	lag   time.Duration // of watches
 }
 
 // set makes the faults of the way.
@@ -298,6 +300,12 @@ func through[T any](ctx context.Context, w *way, call func() (T, error)) (T, err
 		return none, err
 	}
 	out, err := call()
+	w.mu.Lock()
+	twice := w.twice
+	w.mu.Unlock()
+	if twice != nil && twice() {
+		out, err = call()
+	}
 	if err := step(); err != nil {
 		return none, err
 	}
@@ -365,11 +373,12 @@ func (w *way) Watch(ctx context.Context, prefix string, after int64) <-chan Chan
 			w.sim.mu.Unlock()
 			for _, c := range news {
 				w.mu.Lock()
-				cut := w.cut
+				cut, lag := w.cut, w.lag
 				w.mu.Unlock()
 				if cut {
 					return
 				}
+				time.Sleep(lag)
 				select {
 				case out <- c:
 				case <-ctx.Done():
