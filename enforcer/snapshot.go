@@ -13,6 +13,7 @@ type Snapshot struct {
 	after  Cursor   // behind this place
 	below  int      // in the list of tokens: what is left lies below
 	leases []Granted
+	given  []Granted // those of the last part, whose room the next but one gets
 	tokens []Event
 }
 
@@ -31,7 +32,7 @@ func (e *Enforcer) Snapshot() *Snapshot {
 	return s
 }
 
-// Part is what one step of a snapshot has come to.
+// Part is what one step of a snapshot has come to. It is good until the next step.
 type Part struct {
 	Leases []Granted
 	// Tokens are the client tokens of draws, of leases that are over, and of leases that are held where the token is
@@ -65,7 +66,8 @@ func (s *Snapshot) Next(most int) (Part, error) {
 		}
 	}
 	p := Part{Leases: s.leases}
-	s.leases = nil
+	clear(s.given)
+	s.leases, s.given = s.given[:0], s.leases
 	if s.tenure < len(s.terms) {
 		return p, nil
 	}

@@ -37,7 +37,7 @@ func (s *store) compact(d *Desk) {
 
 // snapshotStep is how many leases and tokens a compaction looks at while it holds the desk's lock: a small part of a
 // millisecond's work.
-const snapshotStep = 512
+const snapshotStep = 256
 
 // rewrite has a journal begin with what is held, drawn and remembered now. Decisions go on meanwhile, and none waits
 // for more than snapshotStep leases to be looked at.
