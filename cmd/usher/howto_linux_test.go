@@ -82,9 +82,11 @@ systemctl enable -q --now usher@acme-render`)
 // of the vendor, and of what happens to the host; carry: brings a file to the other host.
 func testHowTos(t *testing.T, dir string) {
 	pages, err := filepath.Glob("../../docs/how-to/[a-z]*.md")
-	if err != nil || len(pages) < 9 {
-		t.Errorf("%d pages, %v", len(pages), err)
+	others, err2 := filepath.Glob("../../docs/coming-from-*.md")
+	if err != nil || err2 != nil || len(pages) < 9 || len(others) < 2 {
+		t.Errorf("%d and %d pages, %v, %v", len(pages), len(others), err, err2)
 	}
+	pages = append(pages, others...)
 	for _, page := range pages {
 		t.Run(strings.TrimSuffix(filepath.Base(page), ".md"), func(t *testing.T) {
 			t.Parallel()

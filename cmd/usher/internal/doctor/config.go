@@ -88,9 +88,11 @@ func (e *exam) named() {
 	}
 	if e.File != "" {
 		if err := e.readAs(e.File); err != nil {
-			mend, why := e.letRead(e.File, fmt.Sprintf("chown root %s, and chmod 0644 it, or 0640 with a group of that user",
-				e.File))
-			e.bad("CONFIG_UNREADABLE", "configuration", mend, "the agent, which runs as %s, does not read %s: %s%s", e.agent,
+			mend, why := e.letRead(e.File,
+				fmt.Sprintf("chown root %s, and chmod 0644 it, or 0640 with a group of that user",
+					e.File))
+			e.bad("CONFIG_UNREADABLE", "configuration", mend, "the agent, which runs as %s, does not read %s: %s%s",
+				e.agent,
 				e.File, plainError(err), why)
 		}
 	}

@@ -133,7 +133,8 @@ func closedAbove(path string) string {
 func letThrough(folder string) (mend, why string) {
 	mend = "chmod a+x " + folder
 	if fi, err := os.Stat(folder); err == nil {
-		why = fmt.Sprintf("; %s is of %s (mode %04o) and lets nobody else through", folder, nameOf(fi), fi.Mode().Perm())
+		why = fmt.Sprintf("; %s is of %s (mode %04o) and lets nobody else through", folder, nameOf(fi),
+			fi.Mode().Perm())
 	}
 	return mend, why
 }

@@ -11,13 +11,13 @@ type counterpart struct{ reason, mend string }
 
 var counterparts = map[string]counterpart{
 	"NOLOG": {"the log has no line for each checkout, so that there is none to leave out",
-		"usher events history has them all, with --since"},
-	"REPORTLOG": {"the agent records events by itself, and needs no file for it",
-		"usher events history --json shows them; see docs/state.md for how long they are kept"},
+		"denials are events, gathered by user; see usher events history"},
+	"REPORTLOG": {"the agent records what is in use by itself, by hour and without users",
+		"usher report shows it; docs/usage.md says how long it is kept"},
 	"DEBUGLOG": {"the agent logs to standard error, which systemd keeps",
 		"journalctl -u usher shows it; log.level and log.format say what it looks like"},
-	"ROTATE":          {"the agent keeps its event log in bounded space by itself", "nothing is to be done"},
-	"PURGE_REPORTLOG": {"the agent keeps its event log in bounded space by itself", "nothing is to be done"},
+	"ROTATE":          {"the agent keeps its records in bounded space by itself", "nothing is to be done"},
+	"PURGE_REPORTLOG": {"the agent keeps its records in bounded space by itself", "nothing is to be done"},
 	"AUTOMATIC_REREAD": {"a licence in the folder is in force at once, and there is no reread at midnight",
 		"nothing is to be done"},
 	"AUTO_ROLLOVER": {"a rule concerns a pool, whatever its licences are", "nothing is to be done"},

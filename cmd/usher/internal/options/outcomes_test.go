@@ -133,116 +133,120 @@ func outcome(d enforcer.Decision) string {
 	}
 }
 
+const denied = "denied_by_policy"
+
+// outcomes are options files, and what comes of what is tried under them.
+var outcomes = []struct {
+	name    string
+	from    System
+	options string
+	s       Settings
+	host    string
+	steps   []string // each: what is tried => what comes of it
+}{
+	{name: "EXCLUDE keeps one out", from: FlexNet, options: "EXCLUDE f1 USER lori",
+		steps: []string{"lori f1 1 => " + denied, "ann f1 1 => ok", "lori f2 1 => ok"}},
+	{name: "EXCLUDEALL keeps one out of all", from: FlexNet, options: "EXCLUDEALL USER lori",
+		steps: []string{"lori f1 1 => " + denied, "lori f2 1 => " + denied, "ann f2 1 => ok"}},
+	{name: "INCLUDE keeps all others out", from: FlexNet, options: "INCLUDE f1 USER bob\nINCLUDE f1 USER tom",
+		steps: []string{"bob f1 1 => ok", "tom f1 1 => ok", "ann f1 1 => " + denied, "ann f2 1 => ok"}},
+	{name: "EXCLUDE before INCLUDE", from: FlexNet, options: "INCLUDE f1 USER bob\nEXCLUDE f1 USER bob",
+		steps: []string{"bob f1 1 => " + denied, "ann f1 1 => " + denied}},
+	{name: "EXCLUDE of a member of an INCLUDE's group", from: FlexNet,
+		options: "GROUP g bob tom\nINCLUDE f1 GROUP g\nEXCLUDE f1 USER tom",
+		steps:   []string{"bob f1 1 => ok", "tom f1 1 => " + denied}},
+	{name: "INCLUDE by user or host", from: FlexNet, options: "INCLUDE f1 USER bob\nINCLUDE f1 HOST here",
+		host:  "here",
+		steps: []string{"bob f1 1 => ok", "ann f1 1 => ok"}},
+	{name: "INCLUDE by user or host, on another host", from: FlexNet, host: "there",
+		options: "INCLUDE f1 USER bob\nINCLUDE f1 HOST here",
+		steps:   []string{"bob f1 1 => ok", "ann f1 1 => " + denied}},
+	{name: "EXCLUDE by host", from: FlexNet, options: "HOST_GROUP h there here\nEXCLUDE f1 HOST_GROUP h",
+		host:  "here",
+		steps: []string{"bob f1 1 => " + denied, "bob f2 1 => ok"}},
+	{name: "INCLUDEALL", from: FlexNet, options: "INCLUDEALL USER jane",
+		steps: []string{"jane f1 1 => ok", "jane f2 1 => ok", "bob f1 1 => " + denied}},
+	{name: "INCLUDEALL and INCLUDE are one list", from: FlexNet,
+		options: "INCLUDEALL USER jane\nINCLUDE f1 USER bob",
+		s:       Settings{All: []string{"f1", "f2"}},
+		steps: []string{"jane f1 1 => ok", "jane f2 1 => ok", "bob f1 1 => ok", "bob f2 1 => " + denied,
+			"ann f1 1 => " + denied}},
+	{name: "names are case sensitive", from: FlexNet, options: "GROUP g Bob\nEXCLUDE f1 GROUP g",
+		steps: []string{"bob f1 1 => ok", "Bob f1 1 => " + denied}},
+	{name: "GROUPCASEINSENSITIVE", from: FlexNet,
+		options: "GROUPCASEINSENSITIVE ON\nGROUP g Bob\nEXCLUDE f1 GROUP g",
+		steps:   []string{"bob f1 1 => " + denied, "BOB f1 1 => " + denied, "ann f1 1 => ok"}},
+	{name: "RLM knows no case", from: RLM, options: "exclude f1 user BOB",
+		steps: []string{"bob f1 1 => " + denied, "Bob f1 1 => " + denied, "ann f1 1 => ok"}},
+	{name: "MAX of a user", from: FlexNet, options: "MAX 2 f1 USER jan",
+		steps: []string{"jan f1 1 => ok", "jan f1 1 => ok", "jan f1 1 => no_slots|" + denied, "ann f1 2 => ok",
+			"jan f2 3 => ok"}},
+	{name: "MAX of a group is of all together", from: FlexNet, options: "GROUP g jan ann\nMAX 2 f1 GROUP g",
+		steps: []string{"jan f1 1 => ok", "ann f1 1 => ok", "ann f1 1 => no_slots|" + denied, "bob f1 2 => ok"}},
+	{name: "MAX of all users is of each", from: FlexNet, options: "MAX 3 f1 USER jan\nMAX 1 f1 USER ALL_USERS",
+		steps: []string{"ann f1 1 => ok", "ann f1 1 => no_slots|" + denied, "bob f1 1 => ok", "jan f1 2 => ok"}},
+	{name: "MAX of all groups is of each", from: FlexNet,
+		options: "GROUP g ann bob\nGROUP h tom\nMAX 1 f1 GROUP ALL_GROUPS",
+		steps:   []string{"ann f1 1 => ok", "bob f1 1 => no_slots|" + denied, "tom f1 1 => ok", "jan f1 2 => ok"}},
+	{name: "MAX 0", from: FlexNet, options: "MAX 0 f1 USER jan",
+		steps: []string{"jan f1 1 => " + denied, "ann f1 1 => ok"}},
+	{name: "RLM's MAX for * with an exemption", from: RLM, options: "MAX 1 f1 user *\nEXEMPT_MAX f1 user plum",
+		steps: []string{"ann f1 1 => ok", "ann f1 1 => no_slots|" + denied, "plum f1 2 => ok"}},
+	{name: "EXEMPTALL_MAX", from: RLM, options: "GROUP g plum ann\nMAX 1 f1 group g\nEXEMPTALL_MAX user plum",
+		steps: []string{"plum f1 2 => ok", "ann f1 1 => ok", "ann f1 1 => no_slots|" + denied}},
+	{name: "RESERVE", from: FlexNet, options: "RESERVE 3 f1 USER mel",
+		steps: []string{"ann f1 1 => ok", "ann f1 1 => no_slots|" + denied, "mel f1 3 => ok"}},
+	{name: "RESERVE twice adds up", from: FlexNet, options: "RESERVE 2 f1 USER mel\nRESERVE 1 f1 USER mel",
+		steps: []string{"ann f1 2 => no_slots|" + denied, "ann f1 1 => ok", "mel f1 3 => ok"}},
+	{name: "RESERVE for a group", from: RLM, options: "group g mel TOM\nreserve 2 f1 group G",
+		steps: []string{"ann f1 2 => ok", "ann f1 1 => no_slots|" + denied, "tom f1 1 => ok", "mel f1 1 => ok"}},
+	{name: "MAX_OVERDRAFT", from: FlexNet, options: "MAX_OVERDRAFT f3 1",
+		steps: []string{"ann f3 5 => ok", "ann f3 1 => no_slots|" + denied}},
+	{name: "EXCLUDE_BORROW", from: FlexNet, options: "EXCLUDE_BORROW f1 USER fred",
+		steps: []string{"fred f1 1 borrow 24h => " + denied, "fred f1 1 => ok", "ann f1 1 borrow 24h => ok"}},
+	{name: "INCLUDE_BORROW", from: FlexNet, options: "INCLUDE_BORROW f1 USER tom",
+		steps: []string{"ann f1 1 borrow 24h => " + denied, "ann f1 1 => ok", "tom f1 1 borrow 24h => ok"}},
+	{name: "BORROW_LOWWATER", from: FlexNet, options: "BORROW_LOWWATER f1 3",
+		steps: []string{"ann f1 1 borrow 24h => ok", "ann f1 1 borrow 24h => " + denied, "ann f1 3 => ok"}},
+	{name: "MAX_BORROW_HOURS, the last counts", from: FlexNet,
+		options: "MAX_BORROW_HOURS f1 12\nMAX_BORROW_HOURS f1 48",
+		steps:   []string{"ann f1 1 borrow 49h => " + denied, "ann f1 1 borrow 48h => ok"}},
+	{name: "ROAM_MAX_DAYS", from: RLM, options: "ROAM_MAX_DAYS 5 f1",
+		steps: []string{"ann f1 1 borrow 121h => " + denied, "ann f1 1 borrow 120h => ok",
+			"ann f2 1 borrow 240h => ok"}},
+	{name: "EXCLUDEALL_ROAM", from: RLM, options: "EXCLUDEALL_ROAM user bob",
+		steps: []string{"bob f2 1 borrow 24h => " + denied, "bob f2 1 => ok", "ann f2 1 borrow 24h => ok"}},
+	{name: "a project", from: FlexNet, options: "EXCLUDE f1 PROJECT moon",
+		steps: []string{"ann f1 1 project=moon => " + denied, "ann f1 1 project=sun => ok", "ann f1 1 => ok"}},
+	{name: "noproject", from: RLM, options: "EXCLUDE f1 noproject",
+		steps: []string{"ann f1 1 project=moon => ok", "ann f1 1 => " + denied}},
+	{name: "LINGER", from: FlexNet, options: "LINGER f1 600",
+		steps: []string{"ann f1 4 => ok", "ann gives f1 => ok", "bob f1 1 => no_slots|" + denied, "ann f1 1 => ok",
+			"ann gives f1 => ok", "601s passes => ok", "bob f1 4 => ok"}},
+	{name: "TIMEOUT", from: FlexNet, options: "TIMEOUT f1 3600",
+		steps: []string{"ann f1 4 => ok", "59m passes => ok", "ann renews f1 => ok", "59m passes => ok",
+			"bob f1 1 => no_slots", "2m passes => ok", "bob f1 4 => ok"}},
+	{name: "TIMEOUTALL and a longer TIMEOUT", from: FlexNet, options: "TIMEOUTALL 60\nTIMEOUT f1 3600",
+		s: Settings{All: []string{"f1", "f2"}},
+		steps: []string{"ann f1 4 => ok", "ann f2 4 => ok", "2m passes => ok", "bob f1 1 => no_slots",
+			"bob f2 4 => ok"}},
+	{name: "PRIORITY, the first line that matches counts", from: RLM,
+		options: "PRIORITY 7 f1 user plum\nPRIORITY 3 f1 user mustard\nPRIORITY 1 f1 user plum",
+		steps: []string{"ann f1 4 => ok", "bob f1 1 wait => queued", "plum f1 1 wait => queued",
+			"mustard f1 1 wait => queued",
+			"ann gives f1 => ok", "mustard gives f1 => ok", "plum gives f1 => ok", "bob gives f1 => ok"}},
+	{name: "a pool of another name", from: FlexNet, options: "EXCLUDE \"CAD:VERSION=2.0\" USER lori",
+		s:     Settings{Pools: map[string]string{"CAD:VERSION=2.0": "f2"}},
+		steps: []string{"lori f1 1 => ok", "lori f2 1 => " + denied}},
+	{name: "an option for a name is for all its parts", from: FlexNet, options: "EXCLUDE f1 USER lori",
+		s:     Settings{Pools: map[string]string{"f1:VERSION=2.0": "f2"}},
+		steps: []string{"lori f1 1 => " + denied, "lori f2 1 => " + denied}},
+}
+
 // What the manuals say that an option does, the policies do that it becomes.
 func TestOutcomes(t *testing.T) {
 	t.Parallel()
-	const denied = "denied_by_policy"
-	for _, c := range []struct {
-		name    string
-		from    System
-		options string
-		s       Settings
-		host    string
-		steps   []string // each: what is tried => what comes of it
-	}{
-		{name: "EXCLUDE keeps one out", from: FlexNet, options: "EXCLUDE f1 USER lori",
-			steps: []string{"lori f1 1 => " + denied, "ann f1 1 => ok", "lori f2 1 => ok"}},
-		{name: "EXCLUDEALL keeps one out of all", from: FlexNet, options: "EXCLUDEALL USER lori",
-			steps: []string{"lori f1 1 => " + denied, "lori f2 1 => " + denied, "ann f2 1 => ok"}},
-		{name: "INCLUDE keeps all others out", from: FlexNet, options: "INCLUDE f1 USER bob\nINCLUDE f1 USER tom",
-			steps: []string{"bob f1 1 => ok", "tom f1 1 => ok", "ann f1 1 => " + denied, "ann f2 1 => ok"}},
-		{name: "EXCLUDE before INCLUDE", from: FlexNet, options: "INCLUDE f1 USER bob\nEXCLUDE f1 USER bob",
-			steps: []string{"bob f1 1 => " + denied, "ann f1 1 => " + denied}},
-		{name: "EXCLUDE of a member of an INCLUDE's group", from: FlexNet,
-			options: "GROUP g bob tom\nINCLUDE f1 GROUP g\nEXCLUDE f1 USER tom",
-			steps:   []string{"bob f1 1 => ok", "tom f1 1 => " + denied}},
-		{name: "INCLUDE by user or host", from: FlexNet, options: "INCLUDE f1 USER bob\nINCLUDE f1 HOST here",
-			host:  "here",
-			steps: []string{"bob f1 1 => ok", "ann f1 1 => ok"}},
-		{name: "INCLUDE by user or host, on another host", from: FlexNet, host: "there",
-			options: "INCLUDE f1 USER bob\nINCLUDE f1 HOST here",
-			steps:   []string{"bob f1 1 => ok", "ann f1 1 => " + denied}},
-		{name: "EXCLUDE by host", from: FlexNet, options: "HOST_GROUP h there here\nEXCLUDE f1 HOST_GROUP h",
-			host:  "here",
-			steps: []string{"bob f1 1 => " + denied, "bob f2 1 => ok"}},
-		{name: "INCLUDEALL", from: FlexNet, options: "INCLUDEALL USER jane",
-			steps: []string{"jane f1 1 => ok", "jane f2 1 => ok", "bob f1 1 => " + denied}},
-		{name: "INCLUDEALL and INCLUDE are one list", from: FlexNet,
-			options: "INCLUDEALL USER jane\nINCLUDE f1 USER bob",
-			s:       Settings{All: []string{"f1", "f2"}},
-			steps: []string{"jane f1 1 => ok", "jane f2 1 => ok", "bob f1 1 => ok", "bob f2 1 => " + denied,
-				"ann f1 1 => " + denied}},
-		{name: "names are case sensitive", from: FlexNet, options: "GROUP g Bob\nEXCLUDE f1 GROUP g",
-			steps: []string{"bob f1 1 => ok", "Bob f1 1 => " + denied}},
-		{name: "GROUPCASEINSENSITIVE", from: FlexNet,
-			options: "GROUPCASEINSENSITIVE ON\nGROUP g Bob\nEXCLUDE f1 GROUP g",
-			steps:   []string{"bob f1 1 => " + denied, "BOB f1 1 => " + denied, "ann f1 1 => ok"}},
-		{name: "RLM knows no case", from: RLM, options: "exclude f1 user BOB",
-			steps: []string{"bob f1 1 => " + denied, "Bob f1 1 => " + denied, "ann f1 1 => ok"}},
-		{name: "MAX of a user", from: FlexNet, options: "MAX 2 f1 USER jan",
-			steps: []string{"jan f1 1 => ok", "jan f1 1 => ok", "jan f1 1 => no_slots|" + denied, "ann f1 2 => ok",
-				"jan f2 3 => ok"}},
-		{name: "MAX of a group is of all together", from: FlexNet, options: "GROUP g jan ann\nMAX 2 f1 GROUP g",
-			steps: []string{"jan f1 1 => ok", "ann f1 1 => ok", "ann f1 1 => no_slots|" + denied, "bob f1 2 => ok"}},
-		{name: "MAX of all users is of each", from: FlexNet, options: "MAX 3 f1 USER jan\nMAX 1 f1 USER ALL_USERS",
-			steps: []string{"ann f1 1 => ok", "ann f1 1 => no_slots|" + denied, "bob f1 1 => ok", "jan f1 2 => ok"}},
-		{name: "MAX of all groups is of each", from: FlexNet,
-			options: "GROUP g ann bob\nGROUP h tom\nMAX 1 f1 GROUP ALL_GROUPS",
-			steps:   []string{"ann f1 1 => ok", "bob f1 1 => no_slots|" + denied, "tom f1 1 => ok", "jan f1 2 => ok"}},
-		{name: "MAX 0", from: FlexNet, options: "MAX 0 f1 USER jan",
-			steps: []string{"jan f1 1 => " + denied, "ann f1 1 => ok"}},
-		{name: "RLM's MAX for * with an exemption", from: RLM, options: "MAX 1 f1 user *\nEXEMPT_MAX f1 user plum",
-			steps: []string{"ann f1 1 => ok", "ann f1 1 => no_slots|" + denied, "plum f1 2 => ok"}},
-		{name: "EXEMPTALL_MAX", from: RLM, options: "GROUP g plum ann\nMAX 1 f1 group g\nEXEMPTALL_MAX user plum",
-			steps: []string{"plum f1 2 => ok", "ann f1 1 => ok", "ann f1 1 => no_slots|" + denied}},
-		{name: "RESERVE", from: FlexNet, options: "RESERVE 3 f1 USER mel",
-			steps: []string{"ann f1 1 => ok", "ann f1 1 => no_slots|" + denied, "mel f1 3 => ok"}},
-		{name: "RESERVE twice adds up", from: FlexNet, options: "RESERVE 2 f1 USER mel\nRESERVE 1 f1 USER mel",
-			steps: []string{"ann f1 2 => no_slots|" + denied, "ann f1 1 => ok", "mel f1 3 => ok"}},
-		{name: "RESERVE for a group", from: RLM, options: "group g mel TOM\nreserve 2 f1 group G",
-			steps: []string{"ann f1 2 => ok", "ann f1 1 => no_slots|" + denied, "tom f1 1 => ok", "mel f1 1 => ok"}},
-		{name: "MAX_OVERDRAFT", from: FlexNet, options: "MAX_OVERDRAFT f3 1",
-			steps: []string{"ann f3 5 => ok", "ann f3 1 => no_slots|" + denied}},
-		{name: "EXCLUDE_BORROW", from: FlexNet, options: "EXCLUDE_BORROW f1 USER fred",
-			steps: []string{"fred f1 1 borrow 24h => " + denied, "fred f1 1 => ok", "ann f1 1 borrow 24h => ok"}},
-		{name: "INCLUDE_BORROW", from: FlexNet, options: "INCLUDE_BORROW f1 USER tom",
-			steps: []string{"ann f1 1 borrow 24h => " + denied, "ann f1 1 => ok", "tom f1 1 borrow 24h => ok"}},
-		{name: "BORROW_LOWWATER", from: FlexNet, options: "BORROW_LOWWATER f1 3",
-			steps: []string{"ann f1 1 borrow 24h => ok", "ann f1 1 borrow 24h => " + denied, "ann f1 3 => ok"}},
-		{name: "MAX_BORROW_HOURS, the last counts", from: FlexNet,
-			options: "MAX_BORROW_HOURS f1 12\nMAX_BORROW_HOURS f1 48",
-			steps:   []string{"ann f1 1 borrow 49h => " + denied, "ann f1 1 borrow 48h => ok"}},
-		{name: "ROAM_MAX_DAYS", from: RLM, options: "ROAM_MAX_DAYS 5 f1",
-			steps: []string{"ann f1 1 borrow 121h => " + denied, "ann f1 1 borrow 120h => ok",
-				"ann f2 1 borrow 240h => ok"}},
-		{name: "EXCLUDEALL_ROAM", from: RLM, options: "EXCLUDEALL_ROAM user bob",
-			steps: []string{"bob f2 1 borrow 24h => " + denied, "bob f2 1 => ok", "ann f2 1 borrow 24h => ok"}},
-		{name: "a project", from: FlexNet, options: "EXCLUDE f1 PROJECT moon",
-			steps: []string{"ann f1 1 project=moon => " + denied, "ann f1 1 project=sun => ok", "ann f1 1 => ok"}},
-		{name: "noproject", from: RLM, options: "EXCLUDE f1 noproject",
-			steps: []string{"ann f1 1 project=moon => ok", "ann f1 1 => " + denied}},
-		{name: "LINGER", from: FlexNet, options: "LINGER f1 600",
-			steps: []string{"ann f1 4 => ok", "ann gives f1 => ok", "bob f1 1 => no_slots|" + denied, "ann f1 1 => ok",
-				"ann gives f1 => ok", "601s passes => ok", "bob f1 4 => ok"}},
-		{name: "TIMEOUT", from: FlexNet, options: "TIMEOUT f1 3600",
-			steps: []string{"ann f1 4 => ok", "59m passes => ok", "ann renews f1 => ok", "59m passes => ok",
-				"bob f1 1 => no_slots", "2m passes => ok", "bob f1 4 => ok"}},
-		{name: "TIMEOUTALL and a longer TIMEOUT", from: FlexNet, options: "TIMEOUTALL 60\nTIMEOUT f1 3600",
-			s: Settings{All: []string{"f1", "f2"}},
-			steps: []string{"ann f1 4 => ok", "ann f2 4 => ok", "2m passes => ok", "bob f1 1 => no_slots",
-				"bob f2 4 => ok"}},
-		{name: "PRIORITY, the first line that matches counts", from: RLM,
-			options: "PRIORITY 7 f1 user plum\nPRIORITY 3 f1 user mustard\nPRIORITY 1 f1 user plum",
-			steps: []string{"ann f1 4 => ok", "bob f1 1 wait => queued", "plum f1 1 wait => queued",
-				"mustard f1 1 wait => queued",
-				"ann gives f1 => ok", "mustard gives f1 => ok", "plum gives f1 => ok", "bob gives f1 => ok"}},
-		{name: "a pool of another name", from: FlexNet, options: "EXCLUDE \"CAD:VERSION=2.0\" USER lori",
-			s:     Settings{Pools: map[string]string{"CAD:VERSION=2.0": "f2"}},
-			steps: []string{"lori f1 1 => ok", "lori f2 1 => " + denied}},
-		{name: "an option for a name is for all its parts", from: FlexNet, options: "EXCLUDE f1 USER lori",
-			s:     Settings{Pools: map[string]string{"f1:VERSION=2.0": "f2"}},
-			steps: []string{"lori f1 1 => " + denied, "lori f2 1 => " + denied}},
-	} {
+	for _, c := range outcomes {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			x := newSite(t, c.options, c.from, c.s, c.host,
@@ -258,102 +262,119 @@ func TestOutcomes(t *testing.T) {
 	}
 }
 
+// reading is a plain reading of options about access, limits and reservations of the feature f1.
+type reading struct {
+	lines    []string
+	access   [][2]string // keyword and who
+	maxima   []maximum
+	reserved map[string]int64 // by who
+	held     map[string]int64 // by user
+}
+
+type maximum struct {
+	n   int64
+	who string
+}
+
+var (
+	readers = []string{"ann", "bob", "tom", "jan"}
+	teams   = map[string][]string{"g": {"ann", "bob"}, "h": {"bob", "tom"}}
+)
+
+const readLimit = 6 // slots
+
+// drawReading makes an options file up.
+func drawReading(t *rapid.T) *reading {
+	r := &reading{lines: []string{"GROUP g ann bob", "GROUP h bob tom"}, reserved: map[string]int64{},
+		held: map[string]int64{}}
+	who := rapid.SampledFrom([]string{"USER ann", "USER bob", "USER tom", "GROUP g", "GROUP h"})
+	for range rapid.IntRange(0, 5).Draw(t, "options") {
+		w := who.Draw(t, "who")
+		switch k := rapid.SampledFrom([]string{"INCLUDE", "EXCLUDE", "MAX", "RESERVE"}).Draw(t, "keyword"); k {
+		case "MAX":
+			m := maximum{rapid.Int64Range(1, 3).Draw(t, "n"), w}
+			r.maxima = append(r.maxima, m)
+			r.lines = append(r.lines, fmt.Sprintf("MAX %d f1 %s", m.n, w))
+		case "RESERVE":
+			w = "USER " + rapid.SampledFrom(readers[:3]).Draw(t, "user")
+			r.reserved[w]++
+			r.lines = append(r.lines, "RESERVE 1 f1 "+w)
+		default:
+			r.access = append(r.access, [2]string{k, w})
+			r.lines = append(r.lines, k+" f1 "+w)
+		}
+	}
+	return r
+}
+
+// names reports whether a line for who is for a user.
+func (*reading) names(who, user string) bool {
+	kind, name, _ := strings.Cut(who, " ")
+	return kind == "USER" && name == user || kind == "GROUP" && slices.Contains(teams[name], user)
+}
+
+// use returns how many slots those have whom a line is for; empty: all.
+func (r *reading) use(who string) (n int64) {
+	for user, has := range r.held {
+		if who == "" || r.names(who, user) {
+			n += has
+		}
+	}
+	return n
+}
+
+// grants reports whether a user gets so many slots more.
+func (r *reading) grants(user string, n int64) bool {
+	listed, included := false, false
+	for _, a := range r.access {
+		if a[0] == "EXCLUDE" && r.names(a[1], user) {
+			return false
+		}
+		listed = listed || a[0] == "INCLUDE"
+		included = included || a[0] == "INCLUDE" && r.names(a[1], user)
+	}
+	for _, m := range r.maxima {
+		if r.names(m.who, user) && r.use(m.who)+n > m.n {
+			return false
+		}
+	}
+	var kept int64
+	for w, n := range r.reserved {
+		if !r.names(w, user) {
+			kept += max(0, n-r.use(w))
+		}
+	}
+	return (!listed || included) && r.use("")+kept+n <= readLimit
+}
+
 // Whatever options about access, limits and reservations a file has, and whoever asks: the policies grant what a plain
 // reading of the options grants.
 func TestOutcomesAgainstAReading(t *testing.T) {
 	t.Parallel()
-	users := []string{"ann", "bob", "tom", "jan"}
-	members := map[string][]string{"g": {"ann", "bob"}, "h": {"bob", "tom"}}
-	const limit = 6
 	rapid.Check(t, func(t *rapid.T) {
-		who := rapid.SampledFrom([]string{"USER ann", "USER bob", "USER tom", "GROUP g", "GROUP h"})
-		lines := []string{"GROUP g ann bob", "GROUP h bob tom"}
-		var access, reserves [][2]string // keyword and who
-		var maxima []struct {
-			n   int64
-			who string
-		}
-		for range rapid.IntRange(0, 5).Draw(t, "options") {
-			w := who.Draw(t, "who")
-			switch k := rapid.SampledFrom([]string{"INCLUDE", "EXCLUDE", "MAX", "RESERVE"}).Draw(t, "keyword"); k {
-			case "MAX":
-				n := rapid.Int64Range(1, 3).Draw(t, "n")
-				maxima = append(maxima, struct {
-					n   int64
-					who string
-				}{n, w})
-				lines = append(lines, fmt.Sprintf("MAX %d f1 %s", n, w))
-			case "RESERVE":
-				if w = rapid.SampledFrom(users[:3]).Draw(t, "user"); len(reserves) < 3 {
-					reserves = append(reserves, [2]string{k, "USER " + w})
-					lines = append(lines, "RESERVE 1 f1 USER "+w)
-				}
-			default:
-				access = append(access, [2]string{k, w})
-				lines = append(lines, k+" f1 "+w)
-			}
-		}
-		is := func(user, w string) bool {
-			kind, name, _ := strings.Cut(w, " ")
-			return kind == "USER" && name == user || kind == "GROUP" && slices.Contains(members[name], user)
-		}
-		held := map[string]int64{}
-		sum := func(w string) (n int64) {
-			for u, has := range held {
-				if w == "" || is(u, w) {
-					n += has
-				}
-			}
-			return n
-		}
-		may := func(user string, n int64) bool {
-			listed, included := false, false
-			for _, a := range access {
-				if a[0] == "EXCLUDE" && is(user, a[1]) {
-					return false
-				}
-				listed = listed || a[0] == "INCLUDE"
-				included = included || a[0] == "INCLUDE" && is(user, a[1])
-			}
-			for _, m := range maxima {
-				if is(user, m.who) && sum(m.who)+n > m.n {
-					return false
-				}
-			}
-			reserved := map[string]int64{}
-			for _, r := range reserves {
-				reserved[r[1]]++
-			}
-			var kept int64
-			for w, n := range reserved {
-				if !is(user, w) {
-					kept += max(0, n-sum(w))
-				}
-			}
-			return (!listed || included) && sum("")+kept+n <= limit
-		}
-		x := newSite(t, strings.Join(lines, "\n"), FlexNet, Settings{}, "", map[string][2]int64{"f1": {limit, 0}})
+		r := drawReading(t)
+		text := strings.Join(r.lines, "\n")
+		x := newSite(t, text, FlexNet, Settings{}, "", map[string][2]int64{"f1": {readLimit, 0}})
 		taken := map[string][]int64{}
 		for range rapid.IntRange(1, 12).Draw(t, "steps") {
-			u := rapid.SampledFrom(users).Draw(t, "user")
+			u := rapid.SampledFrom(readers).Draw(t, "user")
 			if len(taken[u]) > 0 && rapid.Bool().Draw(t, "gives") {
 				if got := x.step(t, u+" gives f1"); got != "ok" {
 					t.Fatalf("%s cannot give back: %s", u, got)
 				}
-				held[u] -= taken[u][0]
+				r.held[u] -= taken[u][0]
 				taken[u] = taken[u][1:]
 				continue
 			}
 			n := rapid.Int64Range(1, 3).Draw(t, "slots")
-			want := may(u, n)
+			want := r.grants(u, n)
 			got := x.step(t, fmt.Sprintf("%s f1 %d", u, n))
 			if (got == "ok") != want {
 				t.Fatalf("%s asks for %d: %s, and a reading of the options says %v; held is %v\n%s", u, n, got, want,
-					held,
-					strings.Join(lines, "\n"))
+					r.held, text)
 			}
 			if want {
-				held[u] += n
+				r.held[u] += n
 				taken[u] = append(taken[u], n)
 			}
 		}

@@ -23,9 +23,8 @@ func (m *Import) Write(program string) string {
 	w.line("# Groups and policies of the %s options file %s, by %s import-options.", m.File.System.Title(), w.file,
 		program)
 	w.line("# Each line of the file stands here above what became of it; => says what was not carried over.")
-	w.line(
-		"# A user is known here by /etc/passwd, and not by a directory service; name uid or group instead of " +
-			"such users.")
+	w.line("# A rule counts what the agent of its own host hands out. It knows users by /etc/passwd, and not by a")
+	w.line("# directory service: name uid or group in the place of such users.")
 	w.line("# Put this into %s.yaml, and look at it with: %[1]s agent --check", program)
 	var groups, rules []func()
 	var before []*line // comments and blank lines, which belong to what follows
