@@ -276,10 +276,6 @@ const somebody = 64_999
 
 // lists measures the listing of leases: of all, of a user who holds none, and of a pool in which none are held.
 func (s *suite) lists(ctx context.Context, site *site, agent *exec.Cmd, pairs *crew, held string) error {
-	before, err := resident(agent.Process.Pid)
-	if err != nil {
-		return err
-	}
 	for _, l := range []struct {
 		name       string
 		uid, times int
@@ -302,7 +298,8 @@ func (s *suite) lists(ctx context.Context, site *site, agent *exec.Cmd, pairs *c
 		}
 		var took, growth []float64
 		for range min(3, s.medianOf()) { // no pairs beside: memory and time are the list's
-			if err := resetPeak(agent.Process.Pid); err != nil {
+			before, err := resident(agent.Process.Pid)
+			if err := errors.Join(err, resetPeak(agent.Process.Pid)); err != nil {
 				return err
 			}
 			var times []float64

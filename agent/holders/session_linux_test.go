@@ -209,13 +209,14 @@ func TestRecoverLooksForAProcessOnce(t *testing.T) {
 	r, left := newRegistry(t)
 	handle, kill := living(t)
 	d := &slots{}
+	shared := &enforcer.Holder{Caller: enforcer.Caller{PID: 2}} // as the records of a journal share one
 	for id := range byte(5) {
-		pid := int32(1) // dead
+		by := &enforcer.Holder{Caller: enforcer.Caller{PID: 1}} // dead
 		if id > 1 {
-			pid = 2
+			by = shared
 		}
 		d.leases = append(d.leases, &enforcer.Lease{ID: enforcer.LeaseID{id}, Lifetime: enforcer.LifetimeProcess,
-			Holder: &enforcer.Holder{Caller: enforcer.Caller{PID: pid}}})
+			Holder: by})
 	}
 	looked := map[int32]int{}
 	r.Recover(Recovery{Slots: d, Was: Place{Boot: "this"}, Is: Place{Boot: "this"},
