@@ -92,7 +92,8 @@ func TestOpenAPIShapes(t *testing.T) {
 		wire.UpstreamOutcome{},
 		wire.UpstreamEmergency{}, wire.EmergencyRequest{}, wire.Emergency{}, wire.EmergencyGrant{}, wire.Emergencies{},
 		wire.ReturnRequest{}, wire.Returned{}, wire.ReleaseRequest{}, wire.Released{}, wire.Releases{},
-		wire.DrainRequest{}, wire.Drain{}, wire.Keys{}, wire.Key{}, wire.Verdict{}, wire.Problem{},
+		wire.Waiting{}, wire.Waiter{}, wire.Policies{}, wire.Policy{}, wire.PolicyUse{}, wire.PolicyExplanation{},
+		wire.PolicyConcern{}, wire.DrainRequest{}, wire.Drain{}, wire.Keys{}, wire.Key{}, wire.Verdict{}, wire.Problem{},
 		wire.Usage{}, wire.UsageHour{}, wire.PoolUsage{}, wire.UsageGap{}, wire.UsageMissing{}}
 	seen := map[string]bool{}
 	for _, s := range shapes {
@@ -251,7 +252,9 @@ func TestOpenAPIAnswers(t *testing.T) {
 		"/v1/pools/streams", "/v1/pools/renders", "/v1/leases", "/v1/leases?pool=seats",
 		"/v1/leases/" + first, "/v1/fingerprint", "/v1/fingerprint?product=other", "/v1/keys", "/v1/events",
 		"/v1/config", "/v1/usage", "/v1/usage?pool=streams&since=2027-01-01T00:00:00Z&until=2027-01-02T00:00:00Z",
-		"/v1/usage?signed=true&nonce=n", "/v1/upstream", "/v1/emergency", "/v1/clock", "/v1/health", "/v1/ready",
+		"/v1/usage?signed=true&nonce=n", "/v1/waiting", "/v1/policies",
+		"/v1/policies/explain?pool=streams&user=root&group=0&label=a=b", "/v1/upstream", "/v1/emergency", "/v1/clock",
+		"/v1/health", "/v1/ready",
 		"/metrics"} {
 		get(path)
 	}

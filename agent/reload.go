@@ -88,6 +88,9 @@ func (a *Agent) reload() (wire.Reloaded, error) {
 	cgroup, _ := policies.LooksAt()
 	a.server.LookAtCgroups(cgroup)
 	a.desk.SetPolicies(policies)
+	for _, r := range policies.Review(a.desk.Verdict()) {
+		a.log.Warn("a policy may not be meant so", "remark", merged.RuleRemark(r))
+	}
 	if a.options.SetLevel != nil {
 		a.options.SetLevel(next.Log.Level)
 	}

@@ -1,7 +1,9 @@
 package enforcer
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -97,11 +99,11 @@ func (e *Enforcer) Explain(h *Holder, pool string) Explanation {
 			case !r.Of(pool):
 				c.Why = "it is of other pools"
 			case !r.Match.asserts(h, h.Profile.Profile(), func(so bool) bool { return so }):
-				c.Why = "match does not match"
+				c.Why = "the caller does not match"
 			case !r.Concerns(h):
-				c.Why = "not matches"
+				c.Why = "not excludes the caller"
 			default:
-				c.Concerns = true
+				c.Concerns, c.Why = true, r.Does()
 				if r.Deny && out.Deny == "" {
 					out.Deny = r.Name
 				}
@@ -188,3 +190,33 @@ func (p *pool) nextEnd() time.Time {
 	}
 	return zeroTime
 }
+
+// Does says for people what a rule does.
+func (p *Policy) Does() string {
+	var out []string
+	say := func(set bool, format string, args ...any) {
+		if set {
+			out = append(out, fmt.Sprintf(format, args...))
+		}
+	}
+	say(p.Deny, "denies all")
+	say(p.Reserve > 0, "reserves %d", p.Reserve)
+	say(p.Max > 0 && p.Per == "", "at most %d", p.Max)
+	say(p.Max > 0 && p.Per != "", "at most %d for each %s", p.Max, p.Per)
+	say(p.Priority > 0, "priority %d", p.Priority)
+	say(p.Linger > 0, "lingers for %s", Span(p.Linger))
+	say(p.MaxHold > 0, "held for %s at most", Span(p.MaxHold))
+	say(p.IdleTimeout > 0, "unused for %s at most", Span(p.IdleTimeout))
+	if p.OverageMax != nil {
+		say(true, "overage of %d at most", *p.OverageMax)
+	}
+	if p.MaxBorrow != nil {
+		say(*p.MaxBorrow == 0, "borrows nothing")
+		say(*p.MaxBorrow > 0, "borrows for %s at most", Span(*p.MaxBorrow))
+	}
+	say(p.LowWater > 0, "%d never borrowed", p.LowWater)
+	return strings.Join(out, ", ")
+}
+
+// Policies returns the rules in force; nil: there are none.
+func (e *Enforcer) Policies() *Policies { return e.policies }

@@ -76,6 +76,7 @@ type Documents interface {
 // Operations is what the handlers need for operators, and of the agent as a whole.
 type Operations interface {
 	Probes
+	Queues
 	// Clock returns licence time, by which licences are judged, and where it comes from.
 	Clock() wire.Clock
 	// Fingerprint returns this host as licences for a product see it; empty means the agent's own product.

@@ -141,7 +141,8 @@ func poolShape(p enforcer.PoolStatus, to *peer, admin bool) wire.Pool {
 	out := wire.Pool{Name: p.Name, Kind: "pool", Unit: p.Unit, Limit: count(p.Limit), Scope: string(p.Scope),
 		Budget: count(p.Budget),
 		InUse:  p.InUse, Available: count(p.Available()), Waiting: p.Waiting, Reserved: p.Reserved, Peak: p.Peak,
-		Leases: p.Leases, Quantum: p.Quantum, Parts: p.Parts}
+		Lingering: p.Lingering,
+		Leases:    p.Leases, Quantum: p.Quantum, Parts: p.Parts}
 	if p.Meter {
 		out.Kind = "meter"
 	}

@@ -48,6 +48,19 @@ func (a *accounts) names(uid uint32, gids []uint32) (login string, groups []stri
 	return a.users[uid], groups
 }
 
+// uidOf returns the uid of a login; Nobody: the host's files have none of that name.
+func (a *accounts) uidOf(login string) uint32 {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.look()
+	for uid, name := range a.users {
+		if name == login {
+			return uid
+		}
+	}
+	return Nobody
+}
+
 // look reads what has changed. a.mu is held.
 func (a *accounts) look() {
 	now := time.Now()

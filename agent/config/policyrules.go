@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"strings"
 	"time"
 
@@ -55,4 +56,19 @@ func (c *Config) Rules(host string) *enforcer.Policies {
 		rules = append(rules, r.On(host))
 	}
 	return enforcer.NewPolicies(rules)
+}
+
+// RuleRemark writes a remark about a rule, with the place where the rule stands.
+func (c *Config) RuleRemark(r enforcer.Remark) string {
+	for i, p := range c.Policies {
+		if p.Name == r.Rule {
+			key := fmt.Sprintf("policies[%d]", i)
+			text := key + " (" + p.Name + "): " + r.Detail
+			if place := c.place(key); place != "" {
+				text = place + ": " + text
+			}
+			return text
+		}
+	}
+	return r.Rule + ": " + r.Detail
 }

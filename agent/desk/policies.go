@@ -1,8 +1,6 @@
 package desk
 
 import (
-	"time"
-
 	"github.com/usher-agent/usher/enforcer"
 )
 
@@ -25,11 +23,11 @@ func (d *Desk) SetPolicies(ps *enforcer.Policies) {
 	d.Look()
 }
 
-// RuleUses returns what each rule has in use, and the pools that it is of.
-func (d *Desk) RuleUses() []enforcer.RuleUse {
+// RuleUses returns the rules in force, nil for none, and what each has in use.
+func (d *Desk) RuleUses() (*enforcer.Policies, []enforcer.RuleUse) {
 	d.lockSettled()
 	defer d.mu.Unlock()
-	return d.core.RuleUses()
+	return d.core.Policies(), d.core.RuleUses()
 }
 
 // Explain says what the rules say of a caller in a pool.
@@ -40,8 +38,8 @@ func (d *Desk) Explain(h *enforcer.Holder, pool string) enforcer.Explanation {
 }
 
 // Queue returns the acquires that wait, in their order.
-func (d *Desk) Queue() (waiting []enforcer.InQueue, now time.Time) {
-	now = d.lockSettled()
+func (d *Desk) Queue() []enforcer.InQueue {
+	d.lockSettled()
 	defer d.mu.Unlock()
-	return d.core.Queue(), now
+	return d.core.Queue()
 }

@@ -218,7 +218,8 @@ type Pool struct {
 	InUse     int64  `json:"in_use"`
 	Available *int64 `json:"available"`
 	Waiting   int64  `json:"waiting"`
-	Reserved  int64  `json:"reserved"`
+	Reserved  int64  `json:"reserved"`                     // free, and kept for others by a rule of the site
+	Lingering int64  `json:"lingering,omitzero,omitempty"` // free, and kept for who had them last
 	Peak      int64  `json:"peak"`
 	Leases    int    `json:"leases"`
 	Quantum   int64  `json:"quantum,omitzero,omitempty"` // parts of a slot, where leases may hold parts

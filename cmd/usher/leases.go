@@ -16,11 +16,15 @@ import (
 func (c *cli) leasesCommand() *cobra.Command {
 	var f client.LeaseFilter
 	var uid int64
+	var waiting bool
 	cmd := &cobra.Command{Use: "leases", Short: "List your own leases, or all for an admin", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cmd.Flags().Changed("uid") {
 				of := uint32(uid)
 				f.UID = &of
+			}
+			if waiting {
+				return c.listWaiting(cmd.Context())
 			}
 			leases := c.client().EachLease(cmd.Context(), f)
 			if c.json {
@@ -28,8 +32,11 @@ func (c *cli) leasesCommand() *cobra.Command {
 			}
 			return c.printLeases(leases)
 		}}
+	cmd.Flags().BoolVar(&waiting, "waiting", false, "list the acquires that wait instead, and what each waits for")
 	cmd.Flags().StringVar(&f.Pool, "pool", "", "of this pool only")
 	numberVar(cmd.Flags(), &uid, "uid", 0, 0, math.MaxUint32, "of this user only; another's are for admins")
+	cmd.MarkFlagsMutuallyExclusive("waiting", "pool")
+	cmd.MarkFlagsMutuallyExclusive("waiting", "uid")
 	return cmd
 }
 

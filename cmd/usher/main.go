@@ -243,7 +243,8 @@ New here? "usher demo" shows the whole story in a few seconds.`,
 		commands  []*cobra.Command
 	}{
 		{"daemon", "The agent:", []*cobra.Command{c.agentCommand(), c.demoCommand(), c.healthCommand(),
-			c.checkCommand(), c.reloadCommand(), c.drainCommand(), c.configCommand(), c.fleetCommand(),
+			c.checkCommand(), c.reloadCommand(), c.policiesCommand(), c.drainCommand(), c.configCommand(),
+			c.fleetCommand(),
 			c.upstreamCommand()}},
 		{"look", "Reports:", []*cobra.Command{c.statusCommand(), c.poolsCommand(), c.leasesCommand(),
 			c.topCommand(), c.reportCommand(), c.eventsCommand(), c.doctorCommand(), c.bundleCommand()}},

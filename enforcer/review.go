@@ -1,0 +1,118 @@
+package enforcer
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Remark is what may not be meant so about a rule. It changes nothing.
+type Remark struct {
+	Rule   string
+	Detail string // one sentence for people, without the rule's name
+}
+
+// Review tells of rules that can never do anything, and of those that leave others nothing. v says which pools there
+// are, and their budgets; where it grants nothing (nil, or a verdict that is not good), only what holds whatever the
+// licence is told.
+func (ps *Policies) Review(v *Verdict) (out []Remark) {
+	if ps == nil {
+		return nil
+	}
+	for i := range ps.Rules {
+		p := &ps.Rules[i]
+		say := func(format string, args ...any) { out = append(out, Remark{p.Name, fmt.Sprintf(format, args...)}) }
+		if p.Elsewhere {
+			continue
+		}
+		for j := range ps.Rules[:i] {
+			before := &ps.Rules[j]
+			if before.Elsewhere || !before.covers(p) {
+				continue
+			}
+			switch same := slices.Equal(before.Match.sorted(), p.Match.sorted()) &&
+				slices.Equal(before.Not.sorted(), p.Not.sorted()); {
+			case before.Deny && (same || before.Match.empty() && before.Not.empty()):
+				say("it can never do anything: rule %s gives those whom it concerns nothing", before.Name)
+			case same && p.Reserve > 0 && before.Reserve > 0:
+				say("its reserve can never be used: rule %s reserves for the same holders, and the first counts",
+					before.Name)
+			case same && p.Linger > 0 && before.Linger > 0:
+				say("its linger has no effect: rule %s is of the same holders, and the first counts", before.Name)
+			case same && p.Priority > 0 && before.Priority > 0:
+				say("its priority has no effect: rule %s is of the same holders, and the first counts", before.Name)
+			case same && p.Max > 0 && before.Max > 0 && before.Max <= p.Max && before.Per == p.Per:
+				say("its max has no effect: rule %s sets %d to the same holders", before.Name, before.Max)
+			default:
+				continue
+			}
+			break
+		}
+		if v.Good() {
+			p.reviewPools(v, say)
+		}
+	}
+	if v.Good() {
+		out = append(out, ps.starved(v)...)
+	}
+	return out
+}
+
+// covers reports whether a rule is of all pools that another is of, as far as their words tell.
+func (p *Policy) covers(o *Policy) bool {
+	if len(p.Pools) == 0 {
+		return true
+	}
+	return len(o.Pools) > 0 && !slices.ContainsFunc(o.Pools, func(g Glob) bool { return !slices.Contains(p.Pools, g) })
+}
+
+func (m *Match) empty() bool { return len(m.sorted()) == 0 }
+
+func (p *Policy) reviewPools(v *Verdict, say func(string, ...any)) {
+	names := append(slices.Collect(maps.Keys(v.Pools)), slices.Collect(maps.Keys(v.Meters))...)
+	slices.Sort(names)
+	for _, g := range p.Pools {
+		if !slices.ContainsFunc(names, g.Matches) {
+			say("pools has %q, which no pool of the licence matches; it has %s", g.Text, strings.Join(names, ", "))
+		}
+	}
+	for _, name := range names {
+		g, isPool := v.Pools[name]
+		if !isPool || !p.Of(name) || g.Budget == Unlimited {
+			continue
+		}
+		if p.Max > 0 && Limit(p.Max) >= g.Budget.Plus(g.Overage) && p.Per == "" && len(p.Pools) > 0 {
+			say("its max %d has no effect on pool %s, which has %s slots", p.Max, name, g.Budget.Plus(g.Overage))
+		}
+		if p.LowWater > 0 && Limit(p.LowWater) >= g.Budget {
+			say("nothing of pool %s can be borrowed: it has %s slots, and borrow_low_water is %d", name, g.Budget,
+				p.LowWater)
+		}
+	}
+}
+
+// starved tells of pools of which reserves leave others nothing.
+func (ps *Policies) starved(v *Verdict) (out []Remark) {
+	for _, name := range slices.Sorted(maps.Keys(v.Pools)) {
+		g := v.Pools[name]
+		left := g.Budget
+		for i := range ps.Rules {
+			p := &ps.Rules[i]
+			if g.Budget == Unlimited || p.Reserve == 0 || p.Elsewhere || !p.Of(name) {
+				continue
+			}
+			if Limit(p.Reserve) > left {
+				out = append(out,
+					Remark{p.Name, fmt.Sprintf("it reserves %d of pool %s, and the rules before it leave %s of "+
+						"its %s slots", p.Reserve, name, left, g.Budget)})
+			}
+			if left -= min(left, Limit(p.Reserve)); left == 0 {
+				out = append(out, Remark{p.Name, fmt.Sprintf("with it the reserves take all %s slots of pool %s: "+
+					"others get none", g.Budget, name)})
+				break
+			}
+		}
+	}
+	return out
+}
