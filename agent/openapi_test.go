@@ -92,8 +92,9 @@ func TestOpenAPIShapes(t *testing.T) {
 		wire.UpstreamOutcome{},
 		wire.UpstreamEmergency{}, wire.EmergencyRequest{}, wire.Emergency{}, wire.EmergencyGrant{}, wire.Emergencies{},
 		wire.ReturnRequest{}, wire.Returned{}, wire.ReleaseRequest{}, wire.Released{}, wire.Releases{},
-		wire.Waiting{}, wire.Waiter{}, wire.Policies{}, wire.Policy{}, wire.PolicyUse{}, wire.PolicyExplanation{},
-		wire.PolicyConcern{}, wire.DrainRequest{}, wire.Drain{}, wire.Keys{}, wire.Key{}, wire.Verdict{}, wire.Problem{},
+		wire.Waiting{}, wire.Waiter{}, wire.Policies{}, wire.Policy{}, wire.PolicyUse{},
+		wire.PolicyExplanation{}, wire.PolicyConcern{},
+		wire.DrainRequest{}, wire.Drain{}, wire.Keys{}, wire.Key{}, wire.Verdict{}, wire.Problem{},
 		wire.Usage{}, wire.UsageHour{}, wire.PoolUsage{}, wire.UsageGap{}, wire.UsageMissing{}}
 	seen := map[string]bool{}
 	for _, s := range shapes {

@@ -48,7 +48,8 @@ policies:
 	if code, out := c.reloadWith(rules); code != 0 {
 		t.Fatalf("%d %s", code, out)
 	}
-	denied := []string{"403 ", `"code":"denied_by_policy"`, `"rule":"few"`, `"limit":1`, `"in_use":1`, "ask the CAD desk"}
+	denied := []string{"403 ", `"code":"denied_by_policy"`, `"rule":"few"`, `"limit":1`, `"in_use":1`,
+		"ask the CAD desk"}
 	expect(t, c.as(somebody, "POST", "/v1/leases", one), denied...)
 	expect(t, c.as(somebody+1, "POST", "/v1/leases", `{"pool":"streams","n":2}`), "403 ", `"rule":"first"`,
 		"of the free ones 2 are reserved for others")

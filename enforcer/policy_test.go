@@ -291,7 +291,7 @@ func BenchmarkAcquire(b *testing.B) {
 			id := func(i int) LeaseID { return LeaseID{byte(i), byte(i >> 8), byte(i >> 16), byte(i >> 24)} }
 			for i := range 100_000 {
 				for _, ev := range e.Decide(&Acquire{ID: id(i), Caller: callers[i%1000], Pool: "streams", N: 1,
-					Lifetime: LifetimeProcess}, now).Events {
+					Lifetime: LifetimeProcess}, now.Add(time.Duration(i)*time.Microsecond)).Events {
 					e.Apply(ev)
 				}
 			}
@@ -303,6 +303,7 @@ func BenchmarkAcquire(b *testing.B) {
 			for b.Loop() {
 				c := callers[i%1000]
 				ask := Acquire{ID: id(i), Caller: c, Pool: "streams", N: 1, Lifetime: LifetimeProcess, Room: &room}
+				now := now.Add(time.Duration(i) * time.Microsecond)
 				for _, ev := range e.Decide(&ask, now).Events {
 					e.Apply(ev)
 				}

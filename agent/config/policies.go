@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/usher-agent/usher/enforcer"
 )
 
 // Policy is one rule of the site about who gets slots. It narrows what the licence grants, and never widens it. It
@@ -238,7 +240,8 @@ func (k *checker) verbs(i int, key string, p Policy) {
 	}
 	span := func(field string, d Duration, least, most time.Duration) {
 		if d != 0 && (d.Duration() < least || d.Duration() > most) {
-			k.policyBad(i, field, "%s: %s is %v, and must be from %v to %v", key, field, d, least, Duration(most))
+			k.policyBad(i, field, "%s: %s is %s, and must be from %s to %s", key, field,
+				enforcer.Span(d.Duration()), enforcer.Span(least), enforcer.Span(most))
 		}
 	}
 	switch {

@@ -22,7 +22,7 @@ func TestPolicyFaults(t *testing.T) {
 		{"per alone", `{name: a, per: user, linger: 1m}`, "per goes with max"},
 		{"per what", `{name: a, per: usr, max: 1}`, `must be one of user, host, pod; did you mean "user"?`},
 		{"priority", `{name: a, priority: 101}`, "priority is 101, and must be from 1 to 100"},
-		{"linger", `{name: a, linger: 25h}`, "linger is 1d1h, and must be from 1s to 1d"},
+		{"linger", `{name: a, linger: 25h}`, "linger is 1 day 1 hour, and must be from 1 second to 1 day"},
 		{"both borrows", `{name: a, no_borrow: true, max_borrow: 1h}`, "no_borrow and max_borrow are both given"},
 		{"low water", `{name: a, no_borrow: true, borrow_low_water: 1}`, "no_borrow and borrow_low_water are both"},
 		{"no borrow by 0", `{name: a, max_borrow: 0s}`, "max_borrow is 0; to let nobody borrow, use no_borrow"},
