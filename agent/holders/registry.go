@@ -2,7 +2,6 @@ package holders
 
 import (
 	"context"
-	"maps"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -56,8 +55,7 @@ type holding struct {
 	key    process
 	caller enforcer.Caller
 	watch  *liveness.Watch
-	leases map[enforcer.LeaseID]struct{}
-	most   int    // leases at one time, since there were none
+	leases leaseSet
 	pins   int    // sessions that are open: their process is watched between leases, too
 	kept   string // the name that its pidfd is kept by; empty: it is not kept
 	gone   bool
@@ -120,9 +118,7 @@ func (r *Registry) holdAll(leases []*enforcer.Lease, caller enforcer.Caller, han
 	key := keyOf(handle)
 	r.mu.Lock()
 	x := r.process(key, caller)
-	if len(x.leases) == 0 {
-		x.leases = make(map[enforcer.LeaseID]struct{}, len(leases))
-	}
+	x.leases.reserve(len(leases))
 	r.ties.leases.Reserve(r.ties.leases.Len() + len(leases))
 	for _, l := range leases {
 		r.tie(x, l.ID, handle.Path())
@@ -140,9 +136,8 @@ func (r *Registry) holdAll(leases []*enforcer.Lease, caller enforcer.Caller, han
 
 // tie has a lease live by a process. r.mu is held.
 func (r *Registry) tie(x *holding, id enforcer.LeaseID, path liveness.Path) {
-	x.leases[id] = struct{}{}
+	x.leases.add(id)
 	r.mark(x, false)
-	x.most = max(x.most, len(x.leases))
 	r.ties.add(id, x, path)
 }
 
@@ -201,7 +196,7 @@ func (r *Registry) forget(x *holding) {
 func (r *Registry) process(key process, caller enforcer.Caller) *holding {
 	x := r.alive[key]
 	if x == nil {
-		x = &holding{key: key, caller: caller, leases: map[enforcer.LeaseID]struct{}{}}
+		x = &holding{key: key, caller: caller}
 		r.alive[key] = x
 	}
 	return x
@@ -230,7 +225,7 @@ func (r *Registry) Unpin(handle *liveness.Handle) {
 
 // dropIdle forgets a process that holds nothing, has no session, and is not one that should have ended. r.mu is held.
 func (r *Registry) dropIdle(x *holding) {
-	if len(x.leases) > 0 || x.pins > 0 || x.revoked {
+	if x.leases.len() > 0 || x.pins > 0 || x.revoked {
 		return
 	}
 	delete(r.alive, x.key)
@@ -273,11 +268,11 @@ func (r *Registry) died(key process) {
 	delete(r.alive, key)
 	r.forget(x)
 	x.gone = true
-	leases := x.leases // no more come, for the entry is forgotten
-	x.leases = map[enforcer.LeaseID]struct{}{}
+	leases := x.leases.all() // no more come, for the entry is forgotten
+	x.leases = leaseSet{}
 	r.mu.Unlock()
 	if len(leases) > 0 {
-		r.leave(slices.Collect(maps.Keys(leases)), x.caller)
+		r.leave(leases, x.caller)
 	}
 }
 
@@ -306,7 +301,7 @@ func (r *Registry) freed(x *holding, id enforcer.LeaseID, why enforcer.Cause) {
 	if r.alive[x.key] != x {
 		return
 	}
-	x.release(id)
+	x.leases.remove(id)
 	r.mark(x, x.revoked || why == enforcer.CauseRevoked && x.watch != nil)
 	r.dropIdle(x)
 }
@@ -321,17 +316,6 @@ func (r *Registry) RevokedAlive() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.revoked
-}
-
-// manyLeases is of how many leases a process's map is replaced once it is empty: a map never gives memory back.
-const manyLeases = 1024
-
-// release takes a lease off a process.
-func (x *holding) release(id enforcer.LeaseID) {
-	delete(x.leases, id)
-	if len(x.leases) == 0 && x.most > manyLeases {
-		x.leases, x.most = map[enforcer.LeaseID]struct{}{}, 0
-	}
 }
 
 // mark says whether the licence took a lease from a process that is alive. r.mu is held.
