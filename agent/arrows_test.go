@@ -66,7 +66,7 @@ var arrows = map[string][]string{
 		"plugin"},
 	"agent/usage":     {"agent/eventlog", "agent/files", "agent/identity", "client/wire", "enforcer"},
 	"agent/watch":     {"agent/files", "enforcer", "plugin/textual"},
-	"agent/bench":     {"enforcer", "client", "agent/liveness/oldkernel"},
+	"agent/bench":     {"agent/fleet", "agent/liveness/oldkernel", "client", "enforcer", "plugin"},
 	"configs":         {},
 	"cmd":             {"agent", "configs", "cmd/usher/internal", "enforcer", "plugin", "client", "plugin/redact"},
 	"agent/output":    {},
@@ -76,7 +76,7 @@ var arrows = map[string][]string{
 	"agent/pulse":     {"enforcer", "plugin"},
 	"agent/shares":    {"enforcer", "plugin"},
 	"agent/reports":   {"enforcer", "plugin"},
-	"agent/registrar": {"agent/clock", "metrics", "plugin"},
+	"agent/registrar": {"agent/clock", "agent/fleet", "enforcer", "metrics", "plugin"},
 	"agent/eventlog":  {"agent/files", "plugin/textual"},
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/usher-agent/usher/agent/clock"
 	"github.com/usher-agent/usher/agent/seals"
 	"github.com/usher-agent/usher/agent/shares"
+	"github.com/usher-agent/usher/plugin/usher/online"
 )
 
 // SinceBoot returns for how long the host has been up, suspension included, where the host says so.
@@ -27,13 +28,22 @@ func (o *opening) openShares() error {
 		Pool:  o.poolDemand,
 		Meter: o.meterDemand, Wants: o.wants, OnChange: func() { o.court.Reshare() }, Stopping: o.desk.Drain,
 		Called: func(call, result string) { o.metrics.UpstreamCalled(call, result, o.desk.Now()) }, Log: o.log}
-	if at := o.cfg.Upstream.PoolsURL; at != "" {
+	if at := o.cfg.Upstream.PoolsURL; at != "" && len(o.cfg.Upstream.PoolsURLs) == 0 {
 		opener, err := o.opener()
 		if err != nil {
 			return err
 		}
 		if c.SiteServer, err = opener.Native(at); err != nil {
 			return fmt.Errorf("upstream.pools_url: %w", err)
+		}
+	}
+	if all := o.cfg.Upstream.PoolServers(); len(o.cfg.Upstream.PoolsURLs) > 0 {
+		opener, err := o.opener()
+		if err != nil {
+			return err
+		}
+		if c.SiteServer, err = online.NewSeveral(all, opener.Native); err != nil {
+			return fmt.Errorf("upstream.pools_urls: %w", err)
 		}
 	}
 	if err := o.openFleet(&c); err != nil {

@@ -41,7 +41,8 @@ type siteServer struct {
 	licence []byte
 	cmd     *exec.Cmd
 	roots   *x509.CertPool
-	plain   bool // HTTP without TLS
+	plain   bool     // HTTP without TLS
+	more    []string // further flags
 }
 
 // openSiteServer starts a server of a licence of limit slots of the pool streams.
@@ -51,7 +52,7 @@ func openSiteServer(t *testing.T, limit int64, ttl time.Duration) *siteServer {
 }
 
 // openSiteServerAs is openSiteServer with mutual TLS, or without TLS.
-func openSiteServerAs(t *testing.T, limit int64, ttl time.Duration, plain bool) *siteServer {
+func openSiteServerAs(t *testing.T, limit int64, ttl time.Duration, plain bool, more ...string) *siteServer {
 	t.Helper()
 	bin, err := buildOnce()
 	if err != nil {
@@ -62,7 +63,8 @@ func openSiteServerAs(t *testing.T, limit int64, ttl time.Duration, plain bool) 
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(dir) })
-	s := &siteServer{t: t, bin: bin, dir: dir, ttl: ttl, roots: x509.NewCertPool(), plain: plain}
+	s := &siteServer{t: t, bin: bin, dir: dir, ttl: ttl, roots: x509.NewCertPool(), plain: plain,
+		more: more}
 	var private string
 	if private, s.public, err = issue.MakeKey(dir, "k1", ""); err != nil {
 		t.Fatal(err)
@@ -145,7 +147,7 @@ func (s *siteServer) run() {
 	if !s.plain {
 		args = append(args, "--tls-cert", s.path("tls.crt"), "--tls-key", s.path("tls.key"), "--mutual-tls")
 	}
-	s.cmd = exec.Command(s.bin, args...)
+	s.cmd = exec.Command(s.bin, append(args, s.more...)...)
 	s.cmd.Stderr = os.Stderr
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
@@ -185,6 +187,16 @@ func (s *siteServer) blocks() (out []registry.OutBlock, sum int64) {
 // agents starts n agents that have slots from the server, each a process of its own.
 func (s *siteServer) agents(n int) (out []*crashing) {
 	s.t.Helper()
+	address := "https://" + s.address
+	if s.plain {
+		address = "http://" + s.address
+	}
+	return s.agentsOf(n, fmt.Sprintf("pools_url: '%s'", address))
+}
+
+// agentsOf starts n agents that have slots from the servers that a key of their configuration names.
+func (s *siteServer) agentsOf(n int, servers string) (out []*crashing) {
+	s.t.Helper()
 	for range n {
 		dir, err := os.MkdirTemp(tempDir(), "u")
 		if err != nil {
@@ -192,14 +204,10 @@ func (s *siteServer) agents(n int) (out []*crashing) {
 		}
 		s.t.Cleanup(func() { os.RemoveAll(dir) })
 		h := &house{t: s.t, dir: dir, signer: s.signer}
-		address := "https://" + s.address
-		if s.plain {
-			address = "http://" + s.address
-		}
 		h.config = fmt.Sprintf(
-			"product: acme\nsocket: {path: %s}\nstate: {dir: %s, runtime_dir: %s}\nupstream: {pools_url: '%s', "+
+			"product: acme\nsocket: {path: %s}\nstate: {dir: %s, runtime_dir: %s}\nupstream: {%s, "+
 				"ca_file: %s}\nlicense:\n  path: %s\n  trust:\n    - kid: k1\n      key_file: %s\n",
-			h.path("s"), h.path("state"), h.path("run"), address, s.path("tls.crt"), s.path("site.lic"), s.public)
+			h.path("s"), h.path("state"), h.path("run"), servers, s.path("tls.crt"), s.path("site.lic"), s.public)
 		if err := os.WriteFile(h.path("usher.yaml"), []byte(h.config), 0o600); err != nil {
 			s.t.Fatal(err)
 		}

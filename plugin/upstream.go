@@ -158,6 +158,8 @@ const (
 	// CheckOut: the upstream may not know where its slots are, and hands out no new ones for a while
 	SystemSettling = "SETTLING"
 	SystemCloned   = "CLONED" // another host has gone on from this one's state
+	// a site server that has its slots from a fleet cannot reach that: another one may
+	SystemAway = "FLEET_AWAY"
 )
 
 // Block is slots of one pool that no other agent has before it ends.

@@ -91,6 +91,7 @@ func (s *suite) parts() []part {
 		{"process", s.process},
 		{"idle", s.idle},
 		{"scale", s.scale},
+		{"fleet", s.fleet},
 		{"relay", s.beRelay},
 	}
 }

@@ -249,6 +249,13 @@ func (k *checker) fleet() {
 	}
 }
 
+// isServer reports whether a text is an address of a server.
+func isServer(at string) bool {
+	a, err := url.Parse(at)
+	return err == nil && a.Host != "" && (a.Scheme == "https" || a.Scheme == "http") && a.User == nil &&
+		a.RawQuery == ""
+}
+
 func (k *checker) rest() {
 	c := k.config
 	if c.State.Dir == "" {
@@ -278,14 +285,20 @@ func (k *checker) rest() {
 			"ops.web_config is set without ops.listen, which it is for; set that too, or leave it out")
 	}
 	u := c.Upstream
-	for key, at := range map[string]string{"upstream.url": u.URL, "upstream.pools_url": u.PoolsURL} {
-		if a, err := url.Parse(at); at != "" && (err != nil || a.Host == "" ||
-			a.Scheme != "https" && a.Scheme != "http" || a.User != nil || a.RawQuery != "") {
+	addresses := map[string]string{"upstream.url": u.URL, "upstream.pools_url": u.PoolsURL}
+	for _, at := range u.PoolsURLs {
+		if addresses["upstream.pools_urls"] = at; !isServer(at) {
+			break
+		}
+	}
+	for key, at := range addresses {
+		if at != "" && !isServer(at) || at == "" && key == "upstream.pools_urls" {
 			k.bad(key, "%s must be an address such as https://licences.example.com, without user and query", key)
 		}
 	}
-	if u.URL == "" && u.PoolsURL == "" && (u.CAFile != "" && len(u.Systems.Used()) == 0 || u.ClientCertFile != "" ||
-		u.ClientKeyFile != "" || u.EnrolmentFile != "") {
+	if u.URL == "" && u.PoolsURL == "" && len(u.PoolsURLs) == 0 &&
+		(u.CAFile != "" && len(u.Systems.Used()) == 0 || u.ClientCertFile != "" ||
+			u.ClientKeyFile != "" || u.EnrolmentFile != "") {
 		k.bad("upstream",
 			"upstream.url and upstream.pools_url are missing, and the other keys of upstream are for them; set one, "+
 				"or leave them out")

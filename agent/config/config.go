@@ -121,6 +121,7 @@ type Agent struct {
 type Upstream struct {
 	URL            string   `yaml:"url"`
 	PoolsURL       string   `yaml:"pools_url"`
+	PoolsURLs      []string `yaml:"pools_urls"`
 	EnrolmentFile  string   `yaml:"enrolment_file" file:"use"`
 	CAFile         string   `yaml:"ca_file" file:"use"`
 	ClientCertFile string   `yaml:"client_cert_file" file:"use"`
@@ -128,6 +129,14 @@ type Upstream struct {
 	Timeout        Duration `yaml:"timeout"`
 	// Systems are the sections of the systems that have one. Every such system of the catalog has its section here.
 	Systems Systems `yaml:"*"`
+}
+
+// PoolServers returns the addresses of all site servers.
+func (u *Upstream) PoolServers() (all []string) {
+	if u.PoolsURL != "" {
+		all = append(all, u.PoolsURL)
+	}
+	return append(all, u.PoolsURLs...)
 }
 
 // Fleet is the etcd from which agents share site pools and meters.

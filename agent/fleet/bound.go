@@ -181,6 +181,19 @@ func (b *Bound) outdated(pool string) bool {
 		p.held.TTL < f.me.span.Seconds()
 }
 
+// Part returns how many of the slots that it has of a pool this agent may hand out from now on: fewer while more is out
+// than the limit, which was lowered.
+func (b *Bound) Part(pool string, has int64) int64 {
+	f := b.fleet
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p := f.pools[poolName(b.licence, pool)]
+	if p == nil || p.out <= 0 || p.terms.Limit <= 0 || p.out <= p.terms.Limit {
+		return has
+	}
+	return int64(float64(has) * float64(p.terms.Limit) / float64(p.out))
+}
+
 // block is the answer: a block that may be used as long as the membership is proved.
 func (b *Bound) block(me membership, began time.Duration, pool, id string, n int64) (*plugin.Block, error) {
 	left := me.until - began
@@ -352,7 +365,7 @@ func (b *Bound) shrink(ctx context.Context, pool, id string, n int64) (*plugin.B
 		}
 		limit := b.lowest(ctx, name, v, b.limits[pool])
 		keep := min(n, has)
-		if out := v.out(blocks); out > limit {
+		if out := v.out(blocks); out > limit && !f.cfg.Lends {
 			keep = min(keep, int64(float64(has)*float64(limit)/float64(out)))
 		}
 		freed := has - keep

@@ -54,6 +54,11 @@ type Config struct {
 	// Keep is how long what is held stays held, and counts, beyond the lease's time where the agent cannot reach the
 	// store; zero: it does not.
 	Keep time.Duration
+	// Lends: blocks are lent on, so that none gets smaller than it was asked to be.
+	Lends bool
+	// OnMoved is told which parts of a pool's blocks others have taken over, before this agent goes on with the rest;
+	// it is required with Lends.
+	OnMoved func(pool string, parts []string) error
 	// Revokes: leases that are over are revoked here, whatever a licence says.
 	Revokes bool
 	// Now is the time since boot, suspension included: the clock of the fence.
@@ -100,6 +105,7 @@ type Fleet struct {
 	owns  []string      // the pools that the store knows this agent to have blocks of
 	// joined says that this process has joined once.
 	joined bool
+	own    []string // the incarnations of this process, the last one last
 	// revokes: a licence here has leases revoked that are over, which takes a moment after the fence.
 	revokes bool
 	standing
@@ -377,9 +383,11 @@ func (f *Fleet) register(ctx context.Context, _ membership) (membership, error) 
 	if err != nil {
 		return none, plugin.Transiently("%v", err)
 	}
-	me := membership{incarnation: rand.Text(), follows: r.Incarnations}
+	me := membership{incarnation: rand.Text()}
 	f.mu.Lock()
-	me.span = f.span()
+	me.span, me.follows = f.span(), slices.Concat(r.Incarnations, f.own)
+	f.own = append(f.own, me.incarnation)
+	f.own = f.own[max(0, len(f.own)-maxIncarnations):]
 	f.mu.Unlock()
 	me.value = text(member{me.incarnation, f.cfg.Member.Name, f.cfg.Member.Version, me.span.Seconds()})
 	next := record{Epoch: f.cfg.Epoch, Incarnations: append(slices.Clone(r.Incarnations), me.incarnation),

@@ -107,6 +107,11 @@ type held struct {
 	// it.
 	TTL   float64   `json:"ttl"`
 	Since time.Time `json:"since,omitzero"` // when it got the first of them, by its clock: for people
+	// Fence is the agent's fleet.ttl in seconds: once its key has been gone for so long, it gives nothing of the
+	// blocks.
+	Fence float64 `json:"fence,omitempty"`
+	// Moved are parts of the blocks that are others' now: see [Bound.Adopt].
+	Moved map[string]moved `json:"moved,omitempty"`
 	// Former are slots that former incarnations of the agent may have in use still: this one did not go on from them.
 	Former map[string]former `json:"former,omitempty"` // by incarnation
 	terms
@@ -118,7 +123,22 @@ type former struct {
 	TTL   float64 `json:"ttl"` // as of the blocks
 }
 
-func (h *held) sum() int64 { return sum(h.Blocks) + rest(h.Former) }
+// moved is a part of a dead lender's blocks that another has taken over, for one to whom it had been lent.
+type moved struct {
+	Slots int64  `json:"slots"`
+	To    string `json:"to"` // the agent that has it now
+}
+
+func (h *held) sum() int64 { return h.own() + rest(h.Former) }
+
+// own is the sum of the blocks without what has moved.
+func (h *held) own() int64 {
+	n := sum(h.Blocks)
+	for _, m := range h.Moved {
+		n -= m.Slots
+	}
+	return n
+}
 
 func rest(all map[string]former) (n int64) {
 	for _, x := range all {

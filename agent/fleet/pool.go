@@ -142,6 +142,7 @@ type change struct {
 	blocks map[string]int64
 	terms  terms
 	also   []Op // in the same transaction
+	is     []Is // likewise
 }
 
 // out returns how many slots are out once the agent has these blocks.
@@ -169,12 +170,12 @@ func sum(blocks map[string]int64) (n int64) {
 func (f *Fleet) write(ctx context.Context, me membership, name string, v *view, c change, grows bool) (
 	done bool, err error) {
 	h := held{Incarnation: me.incarnation, Blocks: c.blocks, TTL: me.span.Seconds(), Since: v.since(f.cfg.Time),
-		Former: v.former, terms: c.terms}
+		Former: v.former, terms: c.terms, Fence: f.cfg.TTL.Seconds()}
 	out := v.out(c.blocks)
 	is := []Is{has(f.keys.agent(f.cfg.Agent), me.value), still(f.keys.total(name), v.totalMod),
 		still(f.keys.block(name, f.cfg.Agent), v.mineMod), still(f.keys.terms(name), v.termsMod),
 		still(f.keys.cluster(), v.epochMod)}
-	if grows {
+	if is = append(is, c.is...); grows {
 		is = append(is, absent(f.keys.quarantine()))
 	}
 	ops := append([]Op{{Put: f.keys.total(name), Value: text(total{out})}}, c.also...)
@@ -190,6 +191,11 @@ func (f *Fleet) write(ctx context.Context, me membership, name string, v *view, 
 	owns, newly := f.owning(name, h.sum() > 0)
 	if newly {
 		ops = append(ops, Op{Put: f.keys.owns(f.cfg.Agent), Value: text(owns)})
+	}
+	if len(v.mine.Moved) > 0 && f.cfg.OnMoved != nil {
+		if err := f.cfg.OnMoved(name, slices.Sorted(maps.Keys(v.mine.Moved))); err != nil {
+			return false, plugin.Transiently("%v", err)
+		}
 	}
 	res, err := f.cfg.Store.Txn(ctx, &Txn{Kind: KindChange, If: is, Then: ops})
 	if err != nil {
@@ -215,7 +221,7 @@ func (f *Fleet) write(ctx context.Context, me membership, name string, v *view, 
 // assumed reports whether the store names this membership for the agent's blocks. Before one may be used it must: who
 // takes a dead agent's blocks over sees by that whether the agent has been back since.
 func (v *view) assumed(me membership) bool {
-	if !maps.Equal(v.former, v.mine.Former) {
+	if !maps.Equal(v.former, v.mine.Former) || len(v.mine.Moved) > 0 {
 		return false
 	}
 	return len(v.mine.Blocks) == 0 && v.mineMod == 0 || v.mine.Incarnation == me.incarnation && v.mineMod >= v.epochMod
@@ -267,6 +273,8 @@ func (f *Fleet) mine(me membership, p *pool, v *view) map[string]int64 {
 		}
 	case !me.goesOn(v.mine.Incarnation):
 		clear(out)
+	case len(v.mine.Moved) > 0:
+		v.mine.without(out)
 	}
 	f.former(me, p, v)
 	for id := range out {
@@ -293,8 +301,8 @@ func (f *Fleet) former(me membership, p *pool, v *view) {
 	v.former = map[string]former{}
 	if v.mineMod < v.epochMod { // the store is an old copy
 		maps.Copy(v.former, p.held.Former)
-	} else if maps.Copy(v.former, v.mine.Former); !me.goesOn(v.mine.Incarnation) && sum(v.mine.Blocks) > 0 {
-		v.former[v.mine.Incarnation] = former{sum(v.mine.Blocks), v.mine.TTL}
+	} else if maps.Copy(v.former, v.mine.Former); !me.goesOn(v.mine.Incarnation) && v.mine.own() > 0 {
+		v.former[v.mine.Incarnation] = former{v.mine.own(), v.mine.TTL}
 	}
 	for name, x := range v.former {
 		if p.former == nil {
@@ -383,7 +391,9 @@ func (f *Fleet) settle(ctx context.Context, name string, swept bool) error {
 // blockPrefix begins the ids of the fleet's blocks.
 const blockPrefix = "fleet-"
 
-// blockID is the id of the block that a check-out with a token brings: the same token brings the same block.
+// BlockID is the id of the block that a check-out with a token brings: the same token brings the same block.
+func BlockID(token string) string { return blockID(token) }
+
 func blockID(token string) string {
 	sum := sha256.Sum256([]byte(token))
 	return blockPrefix + base64.RawURLEncoding.EncodeToString(sum[:9])

@@ -41,6 +41,7 @@ type Config struct {
 	BlockTTL          time.Duration   // the longest life of a block; zero: registry.DefaultBlockTTL
 	Licences          string          // a file, or a folder of files, of licences to admit; empty: none
 	Uptime            func() time.Duration
+	Fleet             *Fleet // its slots are from a fleet; nil: it has all that licences grant
 	RunDir            string // does not outlive a start of the host; empty: see registry.Config
 	Log               *slog.Logger
 }
@@ -62,6 +63,12 @@ func Run(ctx context.Context, c Config) (err error) {
 	if c.Pools {
 		if err := g.ServePools(c.BlockTTL, c.Uptime); err != nil {
 			return err
+		}
+	}
+	var lends *broker
+	if c.Fleet != nil {
+		if lends, err = newBroker(&c, g, c.Signer.Anchor.KeyID); err != nil {
+			return fmt.Errorf("fleet: %w", err)
 		}
 	}
 	dropped := folder{path: c.Licences, registry: g, log: c.Log, seen: map[[sha256.Size]byte]bool{}}
@@ -89,6 +96,9 @@ func Run(ctx context.Context, c Config) (err error) {
 		c.Signer.Anchor.KeyID)
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return dropped.run(ctx) })
+	if lends != nil {
+		group.Go(func() error { return lends.run(ctx) })
+	}
 	group.Go(func() error {
 		return g.Serve(ctx, registry.ServeConfig{Listener: l, CertFile: c.CertFile, KeyFile: c.KeyFile,
 			Mutual: c.Mutual,

@@ -144,6 +144,11 @@ func (o *Opener) Check(c *config.Config) error {
 			return keyed("upstream.pools_url", err)
 		}
 	}
+	for _, at := range c.Upstream.PoolsURLs {
+		if _, err := dry.Native(at); err != nil {
+			return keyed("upstream.pools_urls", err)
+		}
+	}
 	if _, err := dry.enrolment(); err != nil && !errors.Is(err, fs.ErrNotExist) { // the tokens may come later
 		return err
 	}

@@ -36,6 +36,7 @@ type upstreamFlags struct {
 	certFile, keyFile        string
 	mutual, pools            bool
 	blockTTL                 time.Duration
+	fleet                    fleetFlags
 	license                  string
 	machines                 int64
 	logLevel, logFormat      string
@@ -79,6 +80,7 @@ own key. "usher upstream site-key" makes and shows that key.`,
 	f.StringVar(&o.runtimeDir, "runtime-dir", "",
 		"a folder that a restart of the host empties and no backup includes (/run/usher-upstream for root, else "+
 			"under $XDG_RUNTIME_DIR): with it the server detects a store that is not the latest")
+	o.fleet.add(f)
 	f.StringVar(&o.license, "license", "", "a licence, or a folder of licences, to know from the start")
 	f.Var(&hostsFlag{&o.machines}, "machines",
 		"how many hosts a licence may be activated on, unless \"machines\" sets it (default any)")
@@ -142,13 +144,17 @@ func (c *cli) serveUpstream(cmd *cobra.Command, o *upstreamFlags) error {
 		}
 		anchors = append(anchors, a)
 	}
+	shared, err := o.fleet.open(o.pools, &o.blockTTL, cmd.Flags().Changed("block-ttl"))
+	if err != nil {
+		return err
+	}
 	logs := &config.Config{Log: config.Log{Level: o.logLevel, Format: o.logFormat}}
 	log, _ := newLog(logs, c.queueErrors(logs))
 	return registrar.Run(cmd.Context(), registrar.Config{Dir: dir, Listen: o.listen, MetricsListen: o.metrics,
 		RequireEnrolment: o.enrolment, CertFile: o.certFile, KeyFile: o.keyFile, Mutual: o.mutual,
 		Signer: signer, Anchors: anchors, Machines: o.machines, Log: log,
 		Site: site, Pools: o.pools, BlockTTL: o.blockTTL, Licences: o.license, Uptime: agent.SinceBoot,
-		RunDir: o.runtimeDir})
+		RunDir: o.runtimeDir, Fleet: shared})
 }
 
 // upstreamRunDir returns the default folder that a restart of the host empties; empty: this system has none.

@@ -161,8 +161,14 @@ func (c *Client) CheckOut(ctx context.Context, r *plugin.CheckOut) (*plugin.Bloc
 
 // Extend extends a block's time from now.
 func (c *Client) Extend(ctx context.Context, r *plugin.Extend) (*plugin.Block, error) {
+	return c.extend(ctx, r, "")
+}
+
+// extend is Extend of a block that another server gave, whose chain moved is; empty: of this one's.
+func (c *Client) extend(ctx context.Context, r *plugin.Extend, moved string) (*plugin.Block, error) {
 	q := c.request(CallExtend, &r.Request)
-	q.Block = &BlockRequest{ID: r.Block, Slots: r.Slots, Seconds: int64(r.For / time.Second), Ahead: r.Ahead}
+	q.Block = &BlockRequest{ID: r.Block, Slots: r.Slots, Seconds: int64(r.For / time.Second), Ahead: r.Ahead,
+		Moved: moved}
 	return c.block(ctx, q, &r.Request)
 }
 

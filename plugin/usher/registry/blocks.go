@@ -57,6 +57,7 @@ type blocks struct {
 	// settling is until when no agent gets slots that it does not have: the store may be an old copy, and not know
 	// which agent has them.
 	settling time.Duration
+	stocks   map[share]stock // of a broker; nil: this server has all that licences grant
 }
 
 // change is the result of a decision: blocks to put, as they are now, and blocks to remove.
@@ -158,7 +159,7 @@ func (b *blocks) settles(a *ask) time.Duration {
 
 // checkOut decides on a request for a block. One agent gets one block for one token.
 func (b *blocks) checkOut(a *ask) (*Block, change, *online.Refusal) {
-	total, ok := a.license.SitePools()[a.Pool]
+	total, ok := b.total(a.license, a.Pool)
 	s := share{a.license.ID, a.Pool}
 	switch {
 	case !ok:
@@ -216,7 +217,7 @@ func (b *blocks) extend(a *ask) (*Block, change, *online.Refusal) {
 		return nil, change{}, lapsed("the block is over, and its slots may be another's")
 	}
 	s := share{was.License, was.Pool}
-	total := a.license.SitePools()[was.Pool]
+	total, _ := b.total(a.license, was.Pool)
 	b.totals[s] = total
 	x, room := *was, b.room(s, was.ID, total, a.now)
 	if settling {

@@ -24,6 +24,7 @@ type question struct {
 	problem *enforcer.Problem // why the document is bad
 
 	word     *word // the server's word to itself in its last answer; nil: none
+	moved    bool  // the block was another broker's, and is this one's now
 	settling bool  // no new blocks go out, because the store may be an old copy
 }
 
@@ -105,11 +106,11 @@ func (g *Registry) decide(tx *bbolt.Tx, q *question) (*decision, error) {
 		case q.Call == online.CallActivate, q.Call == online.CallCheckOut:
 		case q.Call == online.CallDeactivate, q.Call == online.CallReturn:
 			return d, nil // there is nothing to give back
-		case q.forgotten(l):
+		case q.forgotten(l), q.moved && l != nil:
 		default:
 			return d.refuse(notActivated)
 		}
-		if !q.forgotten(l) {
+		if !q.forgotten(l) && !(q.moved && l != nil) {
 			l, err = g.admit(tx, q, l, d)
 		}
 		if err != nil || d.refused != nil {
@@ -353,7 +354,7 @@ func (g *Registry) copied(a *Activation, known bool, q *question, terms *enforce
 		chained = true
 	case q.Chain == "":
 		// An agent that has lost its blocks checks others out; the lost ones expire.
-		chained = q.Call == online.CallActivate || q.Call == online.CallCheckOut
+		chained = q.Call == online.CallActivate || q.Call == online.CallCheckOut || q.moved
 		if !chained {
 			*d = decision{refused: notActivated}
 			return true

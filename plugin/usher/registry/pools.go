@@ -58,7 +58,8 @@ type Blocks struct {
 	longest    time.Duration // the longest that a block may have been given for
 	unstamped  bool          // it was logged that the stamp cannot be written
 	watchers   watchers
-	ending     bool // nobody waits any more
+	lacking    func() // of a broker: told when agents ask for more than there is
+	ending     bool   // nobody waits any more
 }
 
 // ServePools has the registry serve blocks for at most ttl (zero: DefaultBlockTTL), in whole seconds. up is the time
@@ -144,11 +145,17 @@ func (p *Blocks) decide(agent string, l *enforcer.License, r *online.BlockReques
 	how func(*ask) (*Block, change, *online.Refusal)) (*online.BlockReply, *online.Refusal, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if away := p.away(l.ID, r); away != nil {
+		return nil, away, nil
+	}
 	copied := *r
 	a := &ask{agent: agent, license: l, BlockRequest: &copied, had: had, newID: newChain(), now: p.up(),
 		wall: p.now().UTC(), ttl: p.ttl}
 	x, c, refused := how(a)
 	defer p.tell(l.ID)
+	if p.lacking != nil && len(p.blocks.missing) > 0 {
+		p.lacking()
+	}
 	if refused != nil {
 		return nil, refused, nil
 	}

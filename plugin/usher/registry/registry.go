@@ -124,8 +124,9 @@ type Registry struct {
 	db  *bbolt.DB
 	own string // the thumbprint of the signer's key
 
-	store  string      // its id
-	secret []byte      // what it seals words with
+	store  string // its id
+	secret []byte // what it seals words with
+	broker lender
 	aged   atomic.Bool // it was logged that the store is an old copy
 	tidied time.Time   // when released hosts to forget were last looked for; within a writing transaction
 }
@@ -225,6 +226,10 @@ func (g *Registry) Handle(r *online.Request, agent string) (*Answer, error) {
 	r = &asked
 	q := &question{Request: r, agent: agent, now: g.cfg.Now(), settling: g.cfg.Pools != nil && g.cfg.Pools.Settling()}
 	q.hear(g)
+	if refused := g.takeOver(q); refused != nil {
+		return &Answer{Reply: &online.Reply{Call: r.Call, Issued: q.now.Unix(), Nonce: r.Nonce, License: r.License,
+			AgentKey: agent, Refused: refused}}, nil
+	}
 	if r.Document != "" {
 		q.shown, q.problem = usher.Format{}.Verify([]byte(r.Document), g.cfg.Anchors)
 	}
@@ -261,6 +266,7 @@ func (g *Registry) Handle(r *online.Request, agent string) (*Answer, error) {
 		}
 	}
 	if reply.Chain != "" && d.next != nil {
+		d.next.Broker = g.broker.name
 		d.next.At, d.next.Had = reply.Issued, q.word.hear(reply.Block, g.cfg.Pools)
 		reply.Chain += g.seal(d.next, r.License, agent, reply.Chain)
 	}

@@ -21,6 +21,8 @@ type word struct {
 	Pools bool   `json:"p,omitempty"` // of the calls for blocks, which are counted apart
 	Count int64  `json:"n"`           // how often the host was answered
 	At    int64  `json:"t"`           // when, by the server's clock
+	// Broker is the server's name in its fleet; empty: it has its slots from none.
+	Broker string `json:"f,omitempty"`
 	// Had is the agent's blocks by their ids, as the answers that it has heard said.
 	Had map[string]Had `json:"b,omitempty"`
 }

@@ -45,6 +45,9 @@ func (e *exam) servers() (out []server) {
 	up := e.cfg.Upstream
 	add("upstream", "upstream.url", up.URL, true)
 	add("site server", "upstream.pools_url", up.PoolsURL, true)
+	for _, at := range up.PoolsURLs {
+		add("site server", "upstream.pools_urls", at, true)
+	}
 	used := up.Systems.Used()
 	for _, s := range e.cfg.Show() {
 		section, ok := strings.CutPrefix(s.Key, "upstream.")

@@ -1,0 +1,346 @@
+package registrar
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/usher-agent/usher/agent/clock"
+	"github.com/usher-agent/usher/agent/fleet"
+	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/usher/registry"
+)
+
+// Fleet makes a site server a broker: it has its slots from a fleet, and gives them to its agents.
+type Fleet struct {
+	Store  fleet.Store
+	Prefix string
+	TTL    time.Duration
+	Name   string // of this broker; no other of the fleet has it
+}
+
+// leastTTLs is how many times as long as the fleet's TTL blocks of a broker's agents are at least: an agent whose
+// broker has died finds another before its blocks are over.
+const leastTTLs = 6
+
+// LeastBlockTTL returns the shortest time of a broker's blocks.
+func (f *Fleet) LeastBlockTTL() time.Duration { return leastTTLs * f.TTL }
+
+// broker keeps stocks of slots from a fleet, for the blocks of a site server.
+type broker struct {
+	fleet    *fleet.Fleet
+	registry *registry.Registry
+	pools    *registry.Blocks
+	ttl      time.Duration
+	now      func() time.Duration
+	wake     chan struct{} // capacity 1
+	wants    chan wanted
+	heard    map[string]bool // the licences whose news are listened for
+	log      *slog.Logger
+
+	mu     sync.Mutex            // held over the calls of one pool; guards stocks
+	stocks map[[2]string]*supply // by licence and pool
+}
+
+// supply is what the broker has of one pool. Its block has one and the same id for good, so that a restarted broker
+// finds it.
+type supply struct {
+	bound  plugin.Budgeter
+	block  string
+	has    int64
+	until  time.Duration
+	wanted int64         // by the rest of the fleet
+	idleAt time.Duration // since when it has more than it needs; zero: it has not
+	fault  string
+}
+
+// adopt takes a block of another broker, which is gone, over into the stock: see [registry.Broker].
+func (b *broker) adopt(from string, l *enforcer.License, pool, part string, n int64,
+	put func(slots, part int64, until time.Duration) error) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), b.ttl/3)
+	defer cancel()
+	s := b.stocks[[2]string{l.ID, pool}]
+	if s == nil || s.bound == nil {
+		return plugin.Transiently("the site server has not looked at the licence yet")
+	}
+	of, ok := s.bound.(*fleet.Bound)
+	if !ok {
+		return plugin.Transiently("the licence has no pool of a site")
+	}
+	sent := b.now()
+	got, err := of.Adopt(ctx, from, pool, part, fleet.BlockID(brokerToken), n)
+	if err != nil {
+		return err
+	}
+	s.block, s.has, s.until = got.ID, got.Slots, sent+got.For
+	return put(s.has, s.part(pool), s.until)
+}
+
+// brokerToken is that of the one check-out of a broker for a pool.
+const brokerToken = "broker"
+
+// brokerID is a broker's name in the fleet: no agent's key has it.
+func brokerID(site, name string) string {
+	sum := sha256.Sum256([]byte("broker\x00" + site + "\x00" + name))
+	return "broker-" + base64.RawURLEncoding.EncodeToString(sum[:24])
+}
+
+// newBroker makes a broker of a registry that serves pools.
+func newBroker(c *Config, g *registry.Registry, site string) (*broker, error) {
+	b := &broker{registry: g, ttl: c.Fleet.TTL, now: c.Uptime, wake: make(chan struct{}, 1), log: c.Log,
+		wants: make(chan wanted, 64), heard: map[string]bool{}, stocks: map[[2]string]*supply{}}
+	id := brokerID(site, c.Fleet.Name)
+	var err error
+	if b.pools, err = g.ServeBroker(registry.Broker{Name: id, Lacking: b.nudge, Adopt: b.adopt}); err != nil {
+		return nil, err
+	}
+	record := filepath.Join(c.RunDir, id+".fleet")
+	keep := c.BlockTTL + c.BlockTTL/15 + 2*time.Second // clocks do not go alike
+	b.fleet, err = fleet.New(fleet.Config{Store: c.Fleet.Store, Agent: id, Prefix: c.Fleet.Prefix, TTL: c.Fleet.TTL,
+		Keep: keep, Lends: true,
+		OnMoved: func(_ string, parts []string) error {
+			return b.pools.Moved(parts)
+		}, Member: fleet.Member{Name: c.Fleet.Name}, Now: c.Uptime, Epoch: clock.Epoch(), Time: time.Now,
+		Load: func() ([]byte, error) {
+			if c.RunDir == "" {
+				return nil, nil
+			}
+			data, err := os.ReadFile(record)
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil, nil
+			}
+			return data, err
+		},
+		Save: func(data []byte) error {
+			if c.RunDir == "" {
+				return nil
+			}
+			return replace(record, data)
+		},
+		OnChange: func(err error) {
+			if err != nil {
+				c.Log.Warn("the site server is not in the fleet; retrying", "reason", err)
+			} else {
+				c.Log.Info("the site server is in the fleet", "name", c.Fleet.Name, "agent", id)
+			}
+			b.nudge()
+		}, Log: c.Log})
+	return b, err
+}
+
+// replace writes a file of the run folder whole or not at all.
+func replace(path string, data []byte) error {
+	next := path + ".next"
+	if err := os.WriteFile(next, data, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(next, path)
+}
+
+func (b *broker) nudge() {
+	select {
+	case b.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run keeps the stocks until ctx ends. What agents have stays theirs until it is over.
+func (b *broker) run(ctx context.Context) error {
+	var running sync.WaitGroup
+	running.Go(func() { b.fleet.Run(ctx) })
+	defer running.Wait()
+	for {
+		wait := b.pass(ctx)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-b.wake:
+			wait = 0
+		case <-time.After(wait):
+		}
+		if wait == 0 { // many ask at once
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-time.After(2 * time.Millisecond):
+			}
+		}
+	}
+}
+
+// pass looks at each pool once, and returns how long to wait.
+func (b *broker) pass(ctx context.Context) time.Duration {
+	terms, err := b.registry.Terms()
+	if err != nil {
+		b.log.Error("the licences cannot be read", "error", err)
+		return time.Second
+	}
+	b.hear()
+	for _, l := range terms {
+		bound := b.fleet.For(l.License, l.Document, nil, func(string) bool { return true })
+		if !b.heard[l.ID] && len(l.SitePools()) > 0 {
+			b.heard[l.ID] = true
+			go b.listen(ctx, l.ID, bound)
+		}
+		for pool := range l.SitePools() {
+			key := [2]string{l.ID, pool}
+			b.mu.Lock()
+			s := b.stocks[key]
+			if s == nil {
+				s = &supply{}
+				b.stocks[key] = s
+			}
+			s.bound = bound
+			call, cancel := context.WithTimeout(ctx, b.ttl/3)
+			err := b.supply(call, s, l.ID, pool)
+			cancel()
+			b.mu.Unlock()
+			b.said(s, pool, err)
+		}
+	}
+	return min(b.ttl/3, time.Second)
+}
+
+// hear takes note of what the rest of the fleet wants.
+func (b *broker) hear() {
+	for {
+		select {
+		case w := <-b.wants:
+			b.mu.Lock()
+			s := b.stocks[w.of]
+			if s != nil {
+				s.wanted = max(s.wanted, w.n)
+			}
+			b.mu.Unlock()
+			if s != nil && w.n > 0 {
+				b.pools.Want(w.of[0], w.of[1], w.n)
+			}
+		default:
+			return
+		}
+	}
+}
+
+// said logs what is wrong with the supply of a pool, once.
+func (b *broker) said(s *supply, pool string, err error) {
+	fault := ""
+	var e *plugin.Error
+	if err != nil && !(errors.As(err, &e) && e.SystemCode == plugin.SystemFull) {
+		fault = err.Error()
+	}
+	if fault != "" && fault != s.fault {
+		b.log.Warn("the fleet gives the site server no slots", "pool", pool, "reason", fault)
+	}
+	s.fault = fault
+}
+
+// spare is how many slots are kept beyond what agents have.
+func spare(n int64) int64 { return max(1, n/8) }
+
+// supply has a pool's stock fit what agents have and want.
+func (b *broker) supply(ctx context.Context, s *supply, license, pool string) error {
+	d := b.pools.Demand(license, pool)
+	need, now := d.Out+d.Missing, b.now()
+	if s.has == 0 {
+		s.until = b.fleet.Until()
+		b.pools.Stock(license, pool, 0, 0, s.until)
+	}
+	want, ahead, part := s.has, spare(need), s.part(pool)
+	switch {
+	case s.has == 0 && need == 0 && s.block != "":
+		return nil
+	case s.has < need && part == s.has, s.block == "":
+		want, s.idleAt = need+ahead, 0
+	case s.wanted > 0:
+		want = max(need, s.has-s.wanted)
+	case s.has <= need+2*ahead:
+		s.idleAt = 0
+	case s.idleAt == 0:
+		s.idleAt = now
+	case now-s.idleAt > b.ttl:
+		want, s.idleAt = need+ahead, 0
+	}
+	s.wanted = 0
+	if want = min(want, max(part, need)); want < s.has {
+		want = b.pools.Lower(license, pool, want)
+	}
+	if want == s.has && s.until-now > b.ttl/2 {
+		return nil
+	}
+	return b.call(ctx, s, license, pool, want, need)
+}
+
+// part returns how many of its slots the broker may give from now on.
+func (s *supply) part(pool string) int64 {
+	if of, ok := s.bound.(*fleet.Bound); ok && s.has > 0 {
+		return of.Part(pool, s.has)
+	}
+	return s.has
+}
+
+// call has the fleet give a pool's stock another size, and more time.
+func (b *broker) call(ctx context.Context, s *supply, license, pool string, want, need int64) error {
+	sent := b.now()
+	var got *plugin.Block
+	var err error
+	ahead := max(0, want-max(need, s.has))
+	switch {
+	case s.has == 0:
+		got, err = s.bound.CheckOut(ctx, &plugin.CheckOut{Pool: pool, Slots: max(1, want), AtLeast: 1, For: time.Hour,
+			Token: brokerToken, Ahead: min(ahead, max(1, want))})
+	case want == 0:
+		if err = s.bound.Return(ctx, &plugin.Return{Block: s.block}); err == nil {
+			s.has = 0
+			return nil
+		}
+	default:
+		got, err = s.bound.Extend(ctx, &plugin.Extend{Block: s.block, Slots: want, For: time.Hour, Ahead: ahead})
+	}
+	var e *plugin.Error
+	switch errors.As(err, &e); {
+	case e != nil && e.SystemCode == plugin.SystemLapsed:
+		s.has, s.until = 0, 0
+		b.pools.Stock(license, pool, 0, 0, 0)
+	case got != nil:
+		s.block, s.has, s.until = got.ID, got.Slots, sent+got.For
+		b.pools.Stock(license, pool, s.has, s.part(pool), s.until)
+	}
+	return err
+}
+
+// watchFor is how long one wait for news of the fleet is.
+const watchFor = 20 * time.Second
+
+// wanted is slots that the rest of the fleet wants.
+type wanted struct {
+	of [2]string // licence and pool
+	n  int64
+}
+
+// listen hears what the rest of the fleet wants of a licence's pools, or has free for them.
+func (b *broker) listen(ctx context.Context, license string, bound plugin.Budgeter) {
+	w, ok := bound.(plugin.Watcher)
+	for ok && ctx.Err() == nil {
+		news, err := w.Watch(ctx, &plugin.Watch{For: watchFor})
+		if err != nil {
+			continue
+		}
+		for pool, n := range news.Pools {
+			select {
+			case b.wants <- wanted{[2]string{license, pool}, n.Wanted}:
+			case <-ctx.Done():
+			}
+			b.nudge()
+		}
+	}
+}

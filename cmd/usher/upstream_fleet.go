@@ -1,0 +1,97 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/usher-agent/usher/agent/fleet"
+	"github.com/usher-agent/usher/agent/naming"
+	"github.com/usher-agent/usher/agent/registrar"
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// fleetFlags are the flags of a site server that has its slots from a fleet.
+type fleetFlags struct {
+	endpoints         []string
+	prefix, name      string
+	ttl               time.Duration
+	user, password    string
+	ca, cert, certKey string
+}
+
+func (o *fleetFlags) add(f *pflag.FlagSet) {
+	f.StringArrayVar(&o.endpoints, "fleet-endpoint", nil,
+		"a member of the etcd of a fleet, from which this site server has its slots; may be repeated (default: the "+
+			"server has all that licences grant)")
+	f.StringVar(&o.prefix, "fleet-prefix", naming.FleetPrefix(), "what the names of the fleet's keys begin with")
+	spanVar(f, &o.ttl, "fleet-ttl", fleet.DefaultTTL, fleet.MinTTL,
+		"how long the server may go on without etcd; --block-ttl is at least six times as long")
+	f.StringVar(&o.name, "fleet-name", "", "this server's name, which no other of the fleet has (default: the host's)")
+	f.StringVar(&o.user, "fleet-user", "", "the user of etcd (default: none)")
+	f.StringVar(&o.password, "fleet-password-file", "", "a file with its password")
+	f.StringVar(&o.ca, "fleet-ca", "", "the CA of etcd's certificates, in PEM (default: those of the system)")
+	f.StringVar(&o.cert, "fleet-cert", "", "a client certificate for etcd, in PEM")
+	f.StringVar(&o.certKey, "fleet-key", "", "the key of --fleet-cert")
+}
+
+// open makes the way to the fleet; nil: there is none. Where blockTTL was not stated, it becomes as long as it must be.
+func (o *fleetFlags) open(pools bool, blockTTL *time.Duration, stated bool) (*registrar.Fleet, error) {
+	if len(o.endpoints) == 0 {
+		return nil, nil
+	}
+	out := &registrar.Fleet{Prefix: o.prefix, TTL: o.ttl, Name: o.name}
+	least := out.LeastBlockTTL()
+	if !stated {
+		*blockTTL = max(*blockTTL, least)
+	}
+	switch {
+	case !pools:
+		return nil, usage("--fleet-endpoint is for a site server: add --serve-pools")
+	case *blockTTL < least:
+		return nil, usage("--block-ttl is %s, and must be at least six times --fleet-ttl, %s: an agent whose site "+
+			"server has died finds another within it", enforcer.Span(*blockTTL), enforcer.Span(least))
+	case (o.cert == "") != (o.certKey == ""):
+		return nil, usage("--fleet-cert and --fleet-key go together")
+	case (o.user == "") != (o.password == ""):
+		return nil, usage("--fleet-user and --fleet-password-file go together")
+	}
+	if out.Name == "" {
+		out.Name, _ = os.Hostname()
+	}
+	var password string
+	if o.password != "" {
+		b, err := readText(o.password)
+		if err != nil {
+			return nil, fmt.Errorf("--fleet-password-file: %w", err)
+		}
+		password = strings.TrimSpace(string(b))
+	}
+	way := &tls.Config{MinVersion: tls.VersionTLS12}
+	if o.ca != "" {
+		b, err := readText(o.ca)
+		if err != nil {
+			return nil, fmt.Errorf("--fleet-ca: %w", err)
+		}
+		if way.RootCAs = x509.NewCertPool(); !way.RootCAs.AppendCertsFromPEM(b) {
+			return nil, fmt.Errorf("--fleet-ca: %s holds no certificate in PEM", o.ca)
+		}
+	}
+	if o.cert != "" {
+		cert, err := tls.LoadX509KeyPair(o.cert, o.certKey)
+		if err != nil {
+			return nil, fmt.Errorf("--fleet-cert: %w", err)
+		}
+		way.Certificates = []tls.Certificate{cert}
+	}
+	if !strings.HasPrefix(strings.Join(o.endpoints, " "), "https://") {
+		way = nil
+	}
+	out.Store = fleet.Dial(o.endpoints, o.user, password, way)
+	return out, nil
+}

@@ -1,0 +1,257 @@
+package registry
+
+import (
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/usher"
+	"github.com/usher-agent/usher/plugin/usher/online"
+)
+
+// A broker is a site server that has its slots from a fleet. It lends no more of a pool than it has there, and gives
+// and extends blocks only while its place in the fleet is proved. Blocks that agents have run on after that: the fleet
+// keeps their slots from others until they are over.
+
+// stock is what a broker has of one pool.
+type stock struct {
+	slots int64         // all that it has
+	part  int64         // what it may lend of that from now on: less, where the limit has shrunk
+	until time.Duration // on the server's boot-time clock: nothing is given or extended then
+}
+
+// fleetWants is the name under which the wants of the rest of the fleet are counted.
+const fleetWants = "\x00fleet"
+
+// Demand is what a broker's agents have and want of one pool of one licence.
+type Demand struct {
+	Out     int64 // slots of the blocks that agents have
+	Missing int64 // slots that agents have asked for in vain lately
+}
+
+// Term is a licence that the server knows, and that is good.
+type Term struct {
+	*enforcer.License
+	Document []byte
+}
+
+// Terms returns the licences that are good.
+func (g *Registry) Terms() (out []Term, err error) {
+	err = g.db.View(func(tx *bbolt.Tx) error {
+		return tx.Bucket(licences).ForEach(func(_, v []byte) error {
+			var l Licence
+			if err := json.Unmarshal(v, &l); err != nil {
+				return err
+			}
+			terms, p := usher.Format{}.Verify([]byte(l.Document), g.cfg.Anchors)
+			if l.State == StateActive && p == nil {
+				out = append(out, Term{terms, []byte(l.Document)})
+			}
+			return nil
+		})
+	})
+	return out, err
+}
+
+// Broker is what makes a site server a broker.
+type Broker struct {
+	Name string // in the fleet
+	// Lacking is told, without a wait, when agents ask for more than there is.
+	Lacking func()
+	// Adopt takes n slots of a block that another broker, which is gone, gave to an agent over into the stock; put has
+	// the agent have them, with the stock that there is then. It may ask the fleet.
+	Adopt func(from string, l *enforcer.License, pool, block string, n int64,
+		put func(slots, part int64, until time.Duration) error) error
+}
+
+// lender is a Broker, and zero for a server that is none.
+type lender struct {
+	name  string
+	adopt func(from string, l *enforcer.License, pool, block string, n int64,
+		put func(slots, part int64, until time.Duration) error) error
+}
+
+// brokerSecret is what a signature is made for that nobody sees: the words of a site's brokers are sealed with it.
+const brokerSecret = "usher-broker-secret"
+
+// ServeBroker has the registry serve blocks of what [Blocks.Stock] says it has, instead of all that licences grant. All
+// brokers of a site have one key, which must sign one thing always alike (EdDSA). Call it after ServePools, and before
+// anything is served.
+func (g *Registry) ServeBroker(b Broker) (*Blocks, error) {
+	one, err := g.cfg.Signer.SignAs(brokerSecret, []byte("{}"))
+	if err != nil {
+		return nil, err
+	}
+	if two, err := g.cfg.Signer.SignAs(brokerSecret, []byte("{}")); err != nil || one != two {
+		return nil, errors.New("a site server with slots of a fleet needs an Ed25519 key: make one with " +
+			"`usher upstream site-key`")
+	}
+	sum := sha256.Sum256([]byte(one))
+	g.secret = sum[:]
+	g.broker = lender{b.Name, b.Adopt}
+	p := g.cfg.Pools.(*Blocks)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.lacking, p.blocks.stocks = b.Lacking, map[share]stock{}
+	return p, nil
+}
+
+// takeOver has this broker take the block of a request over that another one gave, which is gone: the agent shows that
+// one's word for it. It returns why not.
+func (g *Registry) takeOver(q *question) *online.Refusal {
+	p, ok := g.cfg.Pools.(*Blocks)
+	if !ok || g.broker.adopt == nil || q.Call != online.CallExtend || q.Block == nil || q.Block.Moved == "" {
+		return nil
+	}
+	chain, sealed, _ := strings.Cut(q.Block.Moved, ".")
+	w := g.unseal(sealed, q.License, q.agent, chain)
+	if w == nil || w.Broker == "" || w.Broker == g.broker.name {
+		return lapsed("the word of the site server that gave the block is not good")
+	}
+	had, ok := w.Had[q.Block.ID]
+	if !ok {
+		return lapsed("the site server that gave the block said nothing of it")
+	}
+	if p.Knows(q.Block.ID) { // the answer was lost
+		q.moved = true
+		return nil
+	}
+	terms, err := g.Terms()
+	if err != nil {
+		return &online.Refusal{System: plugin.SystemAway, Reason: "the licences cannot be read: " + err.Error()}
+	}
+	i := slices.IndexFunc(terms, func(t Term) bool { return t.ID == q.License })
+	if i < 0 {
+		return lapsed("this site server does not know the licence")
+	}
+	err = g.broker.adopt(w.Broker, terms[i].License, had.Pool, q.Block.ID, had.Slots,
+		func(slots, part int64, until time.Duration) error {
+			return p.adopt(q.agent, terms[i].License, had.Pool, q.Block.ID, had.Slots, stock{slots, part, until})
+		})
+	var e *plugin.Error
+	switch {
+	case err == nil:
+		q.moved = true
+		return nil
+	case errors.As(err, &e) && e.SystemCode == plugin.SystemLapsed:
+		return lapsed(e.Reason)
+	}
+	return &online.Refusal{System: plugin.SystemAway, Reason: err.Error(),
+		Hint: "the agent goes on with the block until its time is over, and asks again"}
+}
+
+// adopt gives an agent a block that it had of another broker, out of a stock that has become larger by it.
+func (p *Blocks) adopt(agent string, l *enforcer.License, pool, id string, n int64, x stock) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s, now := share{l.ID, pool}, p.up()
+	p.blocks.stocks[s] = x
+	p.blocks.totals[s] = enforcer.Limit(min(x.slots, x.part))
+	if p.blocks.by[id] != nil {
+		return nil
+	}
+	b := &Block{ID: id, License: l.ID, Pool: pool, Agent: agent, Slots: n, Taken: p.now().UTC(),
+		Seconds: int64(p.ttl / time.Second), Hold: hold(l)}
+	b.until = now + b.span()
+	return p.keep(change{put: []*Block{b}})
+}
+
+// Moved takes note that other brokers have taken over what agents had of this one.
+func (p *Blocks) Moved(ids []string) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	ids = slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return p.blocks.by[id] == nil })
+	return p.keep(change{drop: ids})
+}
+
+// Stock says what the broker has of a pool: slots, of which it may lend part from now on, and until when.
+func (p *Blocks) Stock(license, pool string, slots, part int64, until time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := share{license, pool}
+	p.blocks.stocks[s] = stock{slots, part, until}
+	p.blocks.totals[s] = enforcer.Limit(min(slots, part))
+	p.tell(license)
+}
+
+// Lower takes slots of a pool out of use, down to n, and returns how many the broker must keep: agents may have more.
+func (p *Blocks) Lower(license, pool string, n int64) int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := share{license, pool}
+	x := p.blocks.stocks[s]
+	n = min(x.slots, max(n, p.blocks.out(s, "", p.up())))
+	x.slots, x.part = n, min(x.part, n)
+	p.blocks.stocks[s] = x
+	return n
+}
+
+// Want says that the rest of the fleet wants n slots of a pool: agents with idle ones are told.
+func (p *Blocks) Want(license, pool string, n int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s, now := share{license, pool}, p.up()
+	if p.blocks.missing[s] == nil {
+		p.blocks.missing[s] = map[string]want{}
+	}
+	p.blocks.missing[s][fleetWants] = want{count: count{n, now + p.ttl/2}, since: now}
+	p.tell(license)
+}
+
+// Demand returns what agents have and want of a pool of a licence.
+func (p *Blocks) Demand(license, pool string) (d Demand) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s, now := share{license, pool}, p.up()
+	d.Out = p.blocks.out(s, "", now)
+	for who, w := range p.blocks.missing[s] {
+		if who != fleetWants && w.until > now {
+			d.Missing += w.slots
+		}
+	}
+	return d
+}
+
+// away is the answer while the broker's place in the fleet is not proved; nil: it is, or this is no broker. p.mu is
+// held.
+func (p *Blocks) away(license string, r *online.BlockRequest) *online.Refusal {
+	if p.blocks.stocks == nil {
+		return nil
+	}
+	s := share{license, r.Pool}
+	if x := p.blocks.by[r.ID]; r.ID != "" && x != nil {
+		s.pool = x.Pool
+	}
+	until := p.blocks.stocks[s].until
+	if r.Pool == "" && p.blocks.by[r.ID] == nil { // a block that is not known: any pool of the licence tells
+		for t, x := range p.blocks.stocks {
+			if t.license == license {
+				until = max(until, x.until)
+			}
+		}
+	}
+	if p.up() < until {
+		return nil
+	}
+	return &online.Refusal{System: plugin.SystemAway,
+		Reason: "this site server has no proof of its place in the fleet at the moment",
+		Hint:   "the agent asks another one, or this one again later"}
+}
+
+// total returns how many slots of a pool the server has for a licence's agents; ok is false where the licence has no
+// such pool.
+func (b *blocks) total(l *enforcer.License, pool string) (total enforcer.Limit, ok bool) {
+	total, ok = l.SitePools()[pool]
+	if b.stocks == nil || !ok {
+		return total, ok
+	}
+	x := b.stocks[share{l.ID, pool}]
+	return total.Min(enforcer.Limit(min(x.slots, x.part))), true
+}
