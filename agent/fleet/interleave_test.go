@@ -148,6 +148,10 @@ func TestKeyThatIsDeleted(t *testing.T) {
 		r := newRig(t)
 		a, _ := r.agent("a", new([]byte))
 		r.join(a)
+		if _, err := a.ready(t.Context(), true); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
 		r.do(Op{Delete: "/u/a/a"})
 		if _, err := a.ready(t.Context(), true); err != nil || r.value("/u/a/a") == "" {
 			t.Errorf("the key is %q, %v", r.value("/u/a/a"), err)
