@@ -7,17 +7,20 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 )
 
 // Line is one line of a log, as it lies on the disk.
 type Line struct {
 	File  string // its name
-	At    int64  // bytes before it in the file
 	Raw   []byte // without the line feed; no other's
 	Event Event
 	Bad   bool // it is no event, or is cut off
+	Cut   bool // it lacks its line feed
 }
 
 // Append writes an event to the disk, and returns when it is there. It is for a log of which Run is never called.
@@ -44,10 +47,16 @@ func (l *Log) Close() error {
 
 // Each calls yield with each line of a log, the oldest first, until it returns false. It judges no line but by its
 // form: [Digest] and [Signed] say more. A folder that does not exist has no lines.
-func Each(dir string, yield func(Line) bool) error {
+func Each(dir string, yield func(Line) bool) error { return EachFrom(dir, 0, yield) }
+
+// EachFrom is Each without files all of whose lines have smaller sequence numbers than from.
+func EachFrom(dir string, from uint64, yield func(Line) bool) error {
 	names, err := logFiles(dir)
 	if err != nil {
 		return err
+	}
+	for len(names) > 1 && firstOf(names[1]) <= from { // a file's name has the number of its first line
+		names = names[1:]
 	}
 	for _, name := range names {
 		if more, err := eachOf(dir, name, yield); err != nil || !more {
@@ -57,6 +66,15 @@ func Each(dir string, yield func(Line) bool) error {
 	return nil
 }
 
+// firstOf returns the sequence number in a file's name; one that cannot be read is the largest.
+func firstOf(name string) uint64 {
+	n, err := strconv.ParseUint(strings.TrimSuffix(strings.TrimPrefix(name, "events-"), ".jsonl"), 10, 64)
+	if err != nil {
+		return math.MaxUint64
+	}
+	return n
+}
+
 func eachOf(dir, name string, yield func(Line) bool) (more bool, err error) {
 	f, err := os.Open(filepath.Join(dir, name))
 	if err != nil {
@@ -64,7 +82,7 @@ func eachOf(dir, name string, yield func(Line) bool) (more bool, err error) {
 	}
 	defer f.Close()
 	in := bufio.NewReaderSize(f, 64<<10)
-	for at := int64(0); ; {
+	for {
 		raw, err := in.ReadBytes('\n')
 		cut := errors.Is(err, io.EOF)
 		if cut && len(raw) == 0 {
@@ -73,12 +91,11 @@ func eachOf(dir, name string, yield func(Line) bool) (more bool, err error) {
 		if err != nil && !cut {
 			return false, err
 		}
-		l := Line{File: name, At: at, Raw: bytes.TrimSuffix(raw, []byte("\n"))}
+		l := Line{File: name, Raw: bytes.TrimSuffix(raw, []byte("\n")), Cut: cut}
 		l.Bad = cut || len(l.Raw) > maxLine || json.Unmarshal(l.Raw, &l.Event) != nil
 		if !yield(l) {
 			return false, nil
 		}
-		at += int64(len(raw))
 	}
 }
 

@@ -37,7 +37,11 @@ func (u *Usage) Read(from, to time.Time) (Reading, error) {
 		}
 	}
 	u.mu.Unlock()
-	return r, r.lines(u.cfg.Dir)
+	damaged, err := r.lines(u.cfg.Dir)
+	if err == nil && damaged {
+		err = mend(u.cfg, false)
+	}
+	return r, err
 }
 
 func ceil(t time.Time) time.Time {
@@ -47,14 +51,15 @@ func ceil(t time.Time) time.Time {
 	return t
 }
 
-// lines reads the record.
-func (r *Reading) lines(dir string) error {
+// lines reads the record, and reports whether part of it is damaged.
+func (r *Reading) lines(dir string) (damaged bool, err error) {
 	size := 0
 	var last uint64
 	var prev string
 	var between []json.RawMessage // since the last line in the period
-	return eventlog.Each(dir, func(l eventlog.Line) bool {
+	err = eventlog.Each(dir, func(l eventlog.Line) bool {
 		var h wire.UsageHour
+		damaged = damaged || l.Bad
 		if l.Bad || json.Unmarshal(l.Event.Body, &h) != nil {
 			return true // the next line does not follow
 		}
@@ -77,6 +82,7 @@ func (r *Reading) lines(dir string) error {
 		}
 		return true
 	})
+	return damaged, err
 }
 
 func missing(after, before uint64) wire.UsageMissing {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -50,7 +51,7 @@ func Open(c Config) (*Usage, error) {
 	}
 	u.was = k.After
 	closed := map[time.Time]bool{}
-	if err := eventlog.Each(c.Dir, func(l eventlog.Line) bool {
+	if err := eventlog.EachFrom(c.Dir, k.After.Sequence+1, func(l eventlog.Line) bool {
 		var h wire.UsageHour
 		if l.Event.Sequence > k.After.Sequence && json.Unmarshal(l.Event.Body, &h) == nil {
 			closed[h.Hour.UTC()] = true
@@ -90,7 +91,7 @@ func (u *Usage) putAside() error {
 
 // openLines opens the record, without what is damaged of it, and goes on behind what was its last line.
 func (u *Usage) openLines() error {
-	if err := mend(u.cfg); err != nil {
+	if err := mend(u.cfg, true); err != nil {
 		return err
 	}
 	lines, err := eventlog.Open(eventlog.Config{Dir: u.cfg.Dir, Key: u.cfg.Key, FileBytes: fileBytes, Files: fileCount,
@@ -107,39 +108,40 @@ func (u *Usage) openLines() error {
 	return nil
 }
 
-// mend sets files aside in which there are bytes that are no lines, and puts the lines that can be read in their place.
-// A last line that a crash has cut off is no damage: opening the record takes it away.
-func mend(c Config) error {
+// mend sets files aside in which there are bytes that are no lines, and puts the lines that can be read in their place:
+// of the newest file, which nothing is written to yet, or of all others. A last line that a crash has cut off is no
+// damage: opening the record takes it away.
+func mend(c Config, newest bool) error {
+	from := uint64(0)
+	if newest {
+		from = math.MaxUint64 - 1
+	}
 	good := map[string][]byte{}
-	bad := map[string]int64{}
-	last := ""
-	err := eventlog.Each(c.Dir, func(l eventlog.Line) bool {
-		if last = l.File; l.Bad {
-			if _, has := bad[l.File]; !has {
-				bad[l.File] = l.At
+	bad := map[string]bool{}
+	last, cut := "", false
+	err := eventlog.EachFrom(c.Dir, from, func(l eventlog.Line) bool {
+		if l.File != last {
+			last = l.File
+			if len(bad) == 0 {
+				clear(good) // of files without a fault
 			}
+		}
+		switch {
+		case !l.Bad:
+			good[l.File] = append(append(good[l.File], l.Raw...), '\n')
+		case l.Cut:
+			cut = !bad[l.File]
+			bad[l.File] = true
+		default:
+			bad[l.File] = true
 		}
 		return true
 	})
-	if err != nil || len(bad) == 0 {
+	if err != nil {
 		return err
 	}
-	size := int64(-1)
-	if fi, err := os.Stat(filepath.Join(c.Dir, last)); err == nil {
-		size = fi.Size()
-	}
-	if err := eventlog.Each(c.Dir, func(l eventlog.Line) bool {
-		if _, has := bad[l.File]; !has {
-			return true
-		}
-		if !l.Bad {
-			good[l.File] = append(append(good[l.File], l.Raw...), '\n')
-		} else if l.File == last && l.At+int64(len(l.Raw)) == size && bad[l.File] == l.At {
-			delete(bad, l.File) // cut off
-		}
-		return true
-	}); err != nil {
-		return err
+	if !newest || cut {
+		delete(bad, last)
 	}
 	for name := range bad {
 		path := filepath.Join(c.Dir, name)

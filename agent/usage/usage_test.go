@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,8 +32,8 @@ type counting struct {
 	u    *usage.Usage
 	log  bytes.Buffer
 	gone bool
-	hang chan struct{} // no file is written until it is closed; nil: none is kept up
-	back time.Duration // by which the licence time was set back
+	hang atomic.Pointer[chan struct{}] // no file is written until it is closed; nil: none is kept up
+	back atomic.Int64                  // by which the licence time was set back
 
 	mu   sync.Mutex // guards core, which the desk's lock does in an agent
 	core *enforcer.Enforcer
@@ -46,7 +47,7 @@ func newCounting(t *testing.T) *counting {
 	return c
 }
 
-func (c *counting) now() time.Time { return time.Now().Add(-c.back) }
+func (c *counting) now() time.Time { return time.Now().Add(-time.Duration(c.back.Load())) }
 
 // start has an agent begin, with no lease held.
 func (c *counting) start() {
@@ -56,8 +57,8 @@ func (c *counting) start() {
 	file := filepath.Join(c.dir, "usage.json")
 	u, err := usage.Open(usage.Config{Dir: filepath.Join(c.dir, "usage"), Key: c.key, File: file, Read: os.ReadFile,
 		Write: func(file string, data []byte) error {
-			if c.hang != nil {
-				<-c.hang
+			if hang := c.hang.Load(); hang != nil {
+				<-*hang
 			}
 			return os.WriteFile(file, data, 0o600)
 		},
@@ -295,7 +296,7 @@ func TestClockPutBack(t *testing.T) {
 		c.ask(1, 1)
 		c.pass(2*time.Hour + 30*time.Minute)
 		c.mu.Lock()
-		c.back += 2 * time.Hour
+		c.back.Add(int64(2 * time.Hour))
 		d := c.core.Decide(&enforcer.Step{By: -2 * time.Hour}, c.now())
 		for _, ev := range d.Events {
 			c.core.Apply(ev)
@@ -434,17 +435,56 @@ func TestDiskHangs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCounting(t)
 		began := c.now()
-		c.hang = make(chan struct{})
+		hang := make(chan struct{})
+		c.hang.Store(&hang)
 		c.pass(2 * time.Minute)
 		for range 20_000 { // more than what is kept apart
 			c.ask(1, 9)
 			c.pass(time.Millisecond)
 		}
-		close(c.hang)
+		close(hang)
 		c.pass(time.Minute)
 		defer func() { c.stop() }()
 		p := c.read(began)["00:00"].Pools["streams"]
 		want(t, "grants", p.Grants, int64(1))
 		want(t, "denials", p.Denials["no_slots"], int64(19_999))
+	})
+}
+
+// Damage in a file that is no longer written to is found when the record is read.
+func TestDamagedOlderFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCounting(t)
+		began := c.now()
+		c.pass(5 * time.Hour)
+		c.stop()
+		file := filepath.Join(c.dir, "usage", "events-000000000001.jsonl")
+		b, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first, rest, _ := bytes.Cut(b, []byte("\n"))
+		second, rest, _ := bytes.Cut(rest, []byte("\n"))
+		for name, part := range map[string][]byte{file: slices.Concat(first, []byte("\nx\n"), second, []byte("\n")),
+			filepath.Join(c.dir, "usage", "events-000000000003.jsonl"): rest} {
+			if err := os.WriteFile(name, part, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		c.start()
+		defer c.stop()
+		c.pass(time.Hour)
+		for range 2 {
+			r, err := c.u.Read(began, c.now())
+			if err != nil || len(r.Lines) < 4 || len(r.Missing) > 0 {
+				t.Fatalf("%d lines, %v, %v", len(r.Lines), r.Missing, err)
+			}
+		}
+		if got, err := os.ReadFile(file); err != nil || bytes.Contains(got, []byte("\nx\n")) {
+			t.Errorf("the file is as it was: %v", err)
+		}
+		if n := strings.Count(c.log.String(), "it is set aside"); n != 1 {
+			t.Errorf("it is said %d times", n)
+		}
 	})
 }
