@@ -36,47 +36,52 @@ them, and "usher events -f" shows leases as they come and go. "usher events veri
 somebody has changed the log.`}
 	src := c.configSource(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		from, err := sinceTime(since, time.Now())
-		if err != nil {
-			return err
-		}
-		if !from.IsZero() && !cmd.Flags().Changed("number") {
+		if since != "" && !cmd.Flags().Changed("number") {
 			n = mostHistory
 		}
-		if dir == "" {
-			cfg, err := src.load(c)
-			if err != nil {
-				return err
-			}
-			dir = filepath.Join(cfg.State.Dir, audit.Folder)
-		}
-		if _, err := os.ReadDir(dir); err != nil {
-			return fail(exitFailed, "run it as the agent's user or root; --config or --dir says where the log lies",
-				"event log: %w", err)
-		}
-		events, err := eventlog.Tail(dir, n)
-		for _, e := range events {
-			if e.At.Before(from) {
-				continue
-			}
-			if c.json {
-				err = errors.Join(err, c.printLine(e))
-				continue
-			}
-			fprintln(c.out, pastText(&e))
-		}
-		var broken *eventlog.Broken
-		if errors.As(err, &broken) {
-			return fail(exitFailed, "`usher events verify` says more; the lines after that one are not shown",
-				"the event log is broken: %w", err)
-		}
-		return err
+		return c.showHistory(src, dir, since, n)
 	}
 	cmd.Flags().StringVar(&dir, "dir", "", "the folder of the event log")
 	numberVar(cmd.Flags(), &n, "number", historyLength, 1, mostHistory, "how many events to show")
 	cmd.Flags().StringVar(&since, "since", "",
 		"show only what happened since then: 1h and 3d ago, 2027-01-31, or 2027-01-31T18:00:00Z")
 	return cmd
+}
+
+// showHistory prints the last n events of the log in a folder, or where the configuration has it, since a time.
+func (c *cli) showHistory(src *source, dir, since string, n int) error {
+	from, err := sinceTime(since, time.Now())
+	if err != nil {
+		return err
+	}
+	if dir == "" {
+		cfg, err := src.load(c)
+		if err != nil {
+			return err
+		}
+		dir = filepath.Join(cfg.State.Dir, audit.Folder)
+	}
+	if _, err := os.ReadDir(dir); err != nil {
+		return fail(exitFailed, "run it as the agent's user or root; --config or --dir says where the log lies",
+			"event log: %w", err)
+	}
+	events, err := eventlog.Tail(dir, n)
+	for _, e := range events {
+		if e.At.Before(from) {
+			continue
+		}
+		if c.json {
+			err = errors.Join(err, c.printLine(e))
+			continue
+		}
+		fprintln(c.out, pastText(&e))
+	}
+	var broken *eventlog.Broken
+	if errors.As(err, &broken) {
+		return fail(exitFailed, "`usher events verify` says more; the lines after that one are not shown",
+			"the event log is broken: %w", err)
+	}
+	return err
 }
 
 // sinceTime reads from when on something is shown: a time, or how long ago; zero: always.

@@ -77,9 +77,10 @@ systemctl enable -q --now usher@acme-render`)
 	return m
 }
 
-// The commands of each how-to page run in their order, as root in a folder of their own, on a host that has the package
-// alone. What a page shows of their output is what they print. The page's comments that begin with test: are the part
-// of the vendor, and of what happens to the host; carry: brings a file to the other host.
+// The commands of each how-to page, and of some pages of the reference, run in their order, as root in a folder of
+// their own, on a host that has the package alone. What a page shows of their output is what they print. The page's
+// comments that begin with test: are the part of the vendor, and of what happens to the host; carry: brings a file to
+// the other host.
 func testHowTos(t *testing.T, dir string) {
 	pages, err := filepath.Glob("../../docs/how-to/[a-z]*.md")
 	others, err2 := filepath.Glob("../../docs/coming-from-*.md")
@@ -87,6 +88,9 @@ func testHowTos(t *testing.T, dir string) {
 		t.Errorf("%d and %d pages, %v, %v", len(pages), len(others), err, err2)
 	}
 	pages = append(pages, others...)
+	for _, page := range []string{"api", "licence-folder", "metrics", "wire"} { // reference pages with commands
+		pages = append(pages, "../../docs/"+page+".md")
+	}
 	for _, page := range pages {
 		t.Run(strings.TrimSuffix(filepath.Base(page), ".md"), func(t *testing.T) {
 			t.Parallel()

@@ -340,12 +340,21 @@ func (c *cli) configCommand() *cobra.Command {
 
 func (c *cli) eventsCommand() *cobra.Command {
 	var follow bool
-	cmd := &cobra.Command{Use: "events [-f]", Short: "Show events: licence changes, leases, denials",
-		Args: cobra.NoArgs,
+	var since string
+	var src *source
+	cmd := &cobra.Command{Use: "events [-f] [--since T [--config FILE]]",
+		Short: "Show events: licence changes, leases, denials",
+		Args:  cobra.NoArgs,
 		Long: "Print the licence in force and, with -f, the events from now on: licence changes, and your leases and " +
 			"denials, or all of them for an admin. Denials of a pool, code and user are counted for ten seconds " +
-			"after the first.",
+			"after the first. With --since it begins with what the event log in the agent's state folder has since " +
+			"then, as \"usher events history\" shows it, denials too; without -f it ends there.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if since != "" {
+				if err := c.showHistory(src, "", since, mostHistory); err != nil || !follow {
+					return err
+				}
+			}
 			for ev, err := range c.client().Events(cmd.Context()) {
 				if err != nil {
 					if cmd.Context().Err() != nil {
@@ -367,6 +376,9 @@ func (c *cli) eventsCommand() *cobra.Command {
 			return nil
 		}}
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until interrupted")
+	cmd.Flags().StringVar(&since, "since", "",
+		"begin with the event log since then: 1h and 3d ago, 2027-01-31, or 2027-01-31T18:00:00Z")
+	src = c.configSource(cmd)
 	cmd.AddCommand(c.historyCommand(), c.verifyEventsCommand())
 	return cmd
 }
