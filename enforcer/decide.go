@@ -451,6 +451,8 @@ func whyEnded(c Cause, l Lifetime) string {
 		CauseReleased: "it was released", CauseForced: "an admin released it by force",
 		CauseExpired:    "it was not renewed in time",
 		CauseRevoked:    "it was revoked, because the licence no longer covers it",
+		CauseMaxHold:    "a rule of the site lets it last no longer",
+		CauseIdle:       "it was not renewed for as long as a rule of the site allows",
 		CauseHolderGone: "its holder was gone", CauseUndelivered: "its grant could not be delivered",
 	}[c]
 }

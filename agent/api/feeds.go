@@ -374,6 +374,9 @@ func (ev *fed) wire() *wire.Event {
 		out.Type = "lease.renewed"
 	default:
 		out.Type, out.Cause = "lease.ended", string(ev.event.Cause)
+		if ev.event.Rule != "" {
+			out.Reason = "rule " + ev.event.Rule + " of the site ends it"
+		}
 	}
 	out.LeaseID, out.Items = ev.event.Lease.ID.String(), ItemShapes(ev.event.Lease.Items)
 	return out
