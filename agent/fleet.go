@@ -1,11 +1,13 @@
 package agent
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -71,6 +73,7 @@ func (o *opening) openFleet(c *shares.Config) error {
 		return f.For(l, document, b, shared), f.DrawerFor(l, up, d, shared)
 	}
 	o.running.task("fleet", f.Run)
+	o.running.task("files of the fleet", func(ctx context.Context) error { return o.renewFleet(ctx, store) })
 	return nil
 }
 
@@ -82,6 +85,39 @@ func DialFleet(c *config.Config) (*fleet.Etcd, error) {
 		return nil, err
 	}
 	return fleet.Dial(c.Fleet.Endpoints, c.Fleet.User, password, way), nil
+}
+
+// fleetFilesEvery is how often the files that the way to etcd needs are looked at.
+const fleetFilesEvery = 3 * time.Second
+
+// renewFleet has the way to etcd use renewed files once they are good together, until ctx ends.
+func (o *opening) renewFleet(ctx context.Context, store *fleet.Etcd) error {
+	files := func() config.Contents {
+		one := config.Config{Fleet: o.cfg.Fleet}
+		return one.Contents()
+	}
+	used, refused := files(), false
+	tick := time.NewTicker(fleetFilesEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		is := files()
+		if maps.Equal(is, used) && !refused {
+			continue
+		}
+		password, way, err := fleetWay(o.cfg)
+		o.named.fileRefused("fleet", err)
+		if refused = err != nil; refused {
+			continue
+		}
+		used = is
+		store.Use(password, way)
+		o.log.Info("renewed files of the fleet are used from now on")
+	}
 }
 
 // absentIsNothing returns nothing for a file that is not there.

@@ -149,10 +149,10 @@ type Fleet struct {
 	KeepHeld     Duration `yaml:"keep_held"`
 	Name         string   `yaml:"name"`
 	User         string   `yaml:"user"`
-	PasswordFile string   `yaml:"password_file" file:"restart"`
-	CAFile       string   `yaml:"ca_file" file:"restart"`
-	CertFile     string   `yaml:"cert_file" file:"restart"`
-	KeyFile      string   `yaml:"key_file" file:"restart"`
+	PasswordFile string   `yaml:"password_file" file:"use"`
+	CAFile       string   `yaml:"ca_file" file:"use"`
+	CertFile     string   `yaml:"cert_file" file:"use"`
+	KeyFile      string   `yaml:"key_file" file:"use"`
 }
 
 // What a fleet's agent does with leases that are held when it cannot reach the store.

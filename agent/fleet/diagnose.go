@@ -26,12 +26,13 @@ type MemberFault struct {
 
 // Diagnoser is a store that can say what is wrong with each of its members.
 type Diagnoser interface {
-	Diagnose(context.Context) []MemberFault
+	// Diagnose returns what is wrong, where a read of a key shows it, too.
+	Diagnose(ctx context.Context, key string) []MemberFault
 }
 
 // Diagnose goes the way to each member step by step: name, connection, TLS, user, leader, quota. It returns the first
-// fault of each member, in the order of the configuration.
-func (e *Etcd) Diagnose(ctx context.Context) []MemberFault {
+// fault of each member, in the order of the configuration; where no member has one, that of a read of the key.
+func (e *Etcd) Diagnose(ctx context.Context, key string) []MemberFault {
 	endpoints := e.config.Load().Endpoints
 	found := make([]MemberFault, len(endpoints))
 	var all sync.WaitGroup
@@ -42,7 +43,14 @@ func (e *Etcd) Diagnose(ctx context.Context) []MemberFault {
 		})
 	}
 	all.Wait()
-	return slices.DeleteFunc(found, func(m MemberFault) bool { return m.Fault == "" })
+	found = slices.DeleteFunc(found, func(m MemberFault) bool { return m.Fault == "" })
+	if len(found) == 0 && key != "" {
+		if _, err := e.Txn(ctx, &Txn{Kind: KindOperate, Then: []Op{{Get: key}}}); err != nil {
+			fault, reason := FaultOf(err)
+			found = append(found, MemberFault{strings.Join(endpoints, " "), fault, reason})
+		}
+	}
+	return found
 }
 
 // member looks at one member.
@@ -94,7 +102,7 @@ func (e *Etcd) shake(ctx context.Context, conn net.Conn, host string) error {
 	if c := e.config.Load().TLS; c != nil {
 		config = c.Clone()
 	}
-	config.ServerName, config.NextProtos = cmp.Or(config.ServerName, host), []string{"h2"}
+	config.ServerName = cmp.Or(config.ServerName, host)
 	secured := tls.Client(conn, config)
 	if err := secured.HandshakeContext(ctx); err != nil {
 		return err

@@ -81,11 +81,20 @@ func (e *Etcd) Txn(ctx context.Context, t *Txn) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	ops := t.Else
+	if res.Succeeded {
+		ops = t.Then
+	}
+	if res.Header == nil || len(res.Responses) != len(ops) || !res.Succeeded && len(t.If) == 0 {
+		return nil, errStrange
+	}
 	out := &Result{Done: res.Succeeded, Rev: res.Header.Revision, Cluster: res.Header.ClusterId}
-	for _, r := range res.Responses {
+	for i, r := range res.Responses {
 		got := r.GetResponseRange()
-		if got == nil {
+		if asks := ops[i].Get+ops[i].List != ""; got == nil && !asks {
 			continue
+		} else if got == nil {
+			return nil, errStrange
 		}
 		kvs := make([]KV, 0, len(got.Kvs))
 		for _, kv := range got.Kvs {
@@ -143,6 +152,9 @@ func (e *Etcd) Renew(ctx context.Context, l Lease) (time.Duration, error) {
 	}
 	return time.Duration(res.TTL) * time.Second, nil
 }
+
+// errStrange is the error of an answer that is none of etcd's.
+var errStrange = errors.New("the answer lacks what etcd's have; is it an etcd that fleet.endpoints names?")
 
 // errRenewed is the error of a call that comes while a renewed password or certificate is taken.
 var errRenewed = errors.New("the way to etcd was renewed just now")

@@ -9,7 +9,7 @@ import (
 )
 
 // reportWithin bounds how long the store is asked for a report.
-const reportWithin = 3 * time.Second
+const reportWithin = 2 * time.Second
 
 // Operator returns what tells other agents what an operator wants, by way of this agent's store.
 func (f *Fleet) Operator() *Operator { return f.operator }

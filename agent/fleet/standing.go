@@ -181,7 +181,7 @@ func (f *Fleet) notice(ctx context.Context, err error) {
 	var faults []MemberFault
 	if d, ok := f.store.(Diagnoser); ok && err != nil && ctx.Err() == nil {
 		ctx, cancel := context.WithTimeout(ctx, diagnoseWithin)
-		faults = d.Diagnose(ctx)
+		faults = d.Diagnose(ctx, f.keys.cluster())
 		cancel()
 	}
 	f.mu.Lock()
