@@ -22,7 +22,7 @@ import (
 // faults are all faults that are made for the doctor.
 func faults() []fault {
 	return slices.Concat(folderFaults, startFaults, licenceFaults, upstreamFaults, placeFaults, runningFaults,
-		verdictFaults)
+		verdictFaults, wayFaults, fleetFaults)
 }
 
 // Each code that the doctor knows is the first word of some fault that is made for real.

@@ -272,6 +272,7 @@ func (e *exam) running() {
 	}
 	e.settle()
 	e.licence(ofWire(e.said))
+	e.fleetOf()
 	e.pools(ctx)
 	e.listeners(ctx, h)
 	switch settings, err := e.client.Config(ctx); {

@@ -57,6 +57,26 @@ var Codes = []Code{
 	{"UPSTREAM_DENIED", "the upstream does not accept the credentials"},
 	{"UPSTREAM_FAILING", "the upstream answers with an error"},
 	{"UPSTREAM_REFUSES", "the agent's calls to the upstream fail"},
+	{"FLEET_DNS", "the name of a member of etcd cannot be resolved"},
+	{"FLEET_CONNECT", "nobody listens at the address of a member of etcd"},
+	{"FLEET_SILENT", "a member of etcd does not answer"},
+	{"FLEET_CA", "the certificate of a member of etcd is from an unknown authority"},
+	{"FLEET_CERT_EXPIRED", "the certificate of a member of etcd is out of its time"},
+	{"FLEET_CERT_NAME", "the certificate of a member of etcd is for another name"},
+	{"FLEET_CLIENT_CERT", "a member of etcd does not take the agent's certificate"},
+	{"FLEET_TLS", "TLS with a member of etcd fails"},
+	{"FLEET_AUTH", "etcd does not accept the user or the password"},
+	{"FLEET_DENIED", "etcd does not let the user use the fleet's keys"},
+	{"FLEET_NO_LEADER", "etcd has no leader"},
+	{"FLEET_NO_SPACE", "etcd is out of quota"},
+	{"FLEET_FAILING", "etcd answers with an error"},
+	{"FLEET_SLOW", "etcd's writes take long"},
+	{"FLEET_CLONE", "another host is in the fleet with this agent's key"},
+	{"FLEET_EVICTED", "an operator has put this host out of the fleet"},
+	{"FLEET_FENCED", "the agent's fence has passed, and it grants nothing of the fleet"},
+	{"FLEET_QUARANTINE", "nobody in the fleet gets more slots, because etcd may be an old copy"},
+	{"FLEET_DRAINED", "an operator has this host give its idle slots back"},
+	{"FLEET_TERMS", "another host's licence has a lower limit, which holds for all"},
 	{"LICENSE_UNREADABLE", "the agent cannot read a licence file"},
 	{"LICENSE_MISSING", "there is no licence"},
 	{"LICENSE_KEY", "the licence is not signed by a trusted key"},
@@ -90,6 +110,14 @@ var upstreamFaults = []string{"UPSTREAM_NONE", "UPSTREAM_PROXY", "UPSTREAM_DNS",
 	"UPSTREAM_CERT_EXPIRED", "UPSTREAM_CERT_NAME", "UPSTREAM_TLS", "UPSTREAM_DENIED", "UPSTREAM_FAILING",
 	"UPSTREAM_REFUSES"}
 
+// fleetFaults are what keeps an agent from its etcd, and fleetStates what keeps it out of its fleet.
+var (
+	fleetFaults = []string{"FLEET_DNS", "FLEET_CONNECT", "FLEET_SILENT", "FLEET_CA", "FLEET_CERT_EXPIRED",
+		"FLEET_CERT_NAME", "FLEET_CLIENT_CERT", "FLEET_TLS", "FLEET_AUTH", "FLEET_DENIED", "FLEET_NO_LEADER",
+		"FLEET_NO_SPACE", "FLEET_FAILING"}
+	fleetStates = []string{"FLEET_CLONE", "FLEET_EVICTED", "FLEET_QUARANTINE", "FLEET_DRAINED"}
+)
+
 // clockFaults are what makes dates come too early or too late. slowFaults are those of a clock that shows too little.
 var (
 	clockFaults = []string{"CLOCK_PAST", "CLOCK_AHEAD", "CLOCK_BEHIND"}
@@ -105,7 +133,9 @@ var explained = map[string][]string{
 	"LICENSE_HOST":          {"HOST_NO_ID", "HOST_FEW"},
 	"LICENSE_MISSING":       {"LICENSE_UNREADABLE"},
 	"LICENSE_KEY":           {"TRUST_NONE"},
-	"POOL_SHARE":            upstreamFaults,
+	"POOL_SHARE":            slices.Concat(upstreamFaults, fleetFaults, fleetStates),
+	"FLEET_FENCED":          fleetFaults,
+	"FLEET_CERT_EXPIRED":    clockFaults,
 	"UPSTREAM_CERT_EXPIRED": clockFaults,
 	"UPSTREAM_REFUSES":      slices.Concat(upstreamFaults[:len(upstreamFaults)-1], clockFaults),
 	"AGENT_SILENT":          {"DESCRIPTORS_USED"},

@@ -78,7 +78,7 @@ func (e *exam) faulty(err error) {
 }
 
 // public are the endings of the keys whose files are no secrets.
-var public = []string{"ca_file", "client_cert_file", "web_config"}
+var public = []string{"ca_file", "cert_file", "client_cert_file", "web_config"}
 
 // named looks at the files that the configuration names, as the agent's user: whether it may read them, and whether
 // others may read the secrets.
