@@ -39,6 +39,10 @@ help: ## show this list
 demo: build ## the whole story in a temporary folder; DEMO=--exit ends at once
 	@$(BIN)/$(NAME) demo $(DEMO)
 
+.PHONY: demo-fleet
+demo-fleet: build packages ## a fleet on this host: an etcd and three agents, of which one dies and one is cut off
+	@configs/etcd/demo.sh $(BIN)/$(NAME)
+
 .PHONY: build
 build: ## bin/usher; VENDOR=DIR compiles a vendor's product and keys in, NAME=acme-usher names the program
 	@mkdir -p $(BIN)
