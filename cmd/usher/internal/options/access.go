@@ -59,7 +59,7 @@ func (c *carrier) access(exclude, excludeAll, include, includeAll string, forbid
 		return
 	}
 	c.include(all, pools, config.PolicyMatch{}, forbid)
-	if !exact {
+	if !exact && len(c.by[all[0].line].rules) > 0 {
 		c.partly(all[0], fmt.Sprintf(
 			"the rule is for all pools, so that those whom %s lines name for %s alone are kept "+
 				"from them, too", include, names(named)),

@@ -281,6 +281,20 @@ func TestGuess(t *testing.T) {
 	}
 }
 
+// Where no rule is made, no remark speaks of one.
+func TestNobodyOnTheList(t *testing.T) {
+	t.Parallel()
+	m := carried(t, "a.opt", "INCLUDE f1 USER ann\nINCLUDEALL INTERNET 10.*.*.*", FlexNet, Settings{})
+	if len(m.Rules) != 1 || m.Count(Not) != 1 || m.Count(Partly) != 0 {
+		t.Errorf("it has %+v, and the remarks %+v", m.Rules, m.Remarks)
+	}
+	for _, r := range m.Remarks {
+		if strings.Contains(r.Reason, "the rule is for all pools") {
+			t.Errorf("a remark is of a rule that there is not: %+v", r)
+		}
+	}
+}
+
 // Each documented option is known, and what it becomes is read back.
 func TestEveryOption(t *testing.T) {
 	t.Parallel()
