@@ -118,7 +118,10 @@ func (p *pool) under(g PoolGrant) *pool {
 }
 
 // over reports whether more is in use than may stay so.
-func (p *pool) over() bool { return !p.grant.limit(p.capacity().Plus(p.grant.Kept)).Covers(p.inUse) }
+func (p *pool) over() bool { return !p.staying().Covers(p.inUse) }
+
+// staying returns how many parts may stay in use: no more than capacity is granted.
+func (p *pool) staying() Limit { return p.grant.limit(p.capacity().Plus(p.grant.Kept)) }
 
 // eased calls off the revocation of leases over the limit once nothing is over it.
 func (p *pool) eased() {

@@ -200,4 +200,16 @@ func TestKeptShares(t *testing.T) {
 	if do(&Tick{}); held() != 3 {
 		t.Error("drain: what is held was revoked")
 	}
+	do(&Release{ID: LeaseID{3}, Force: true})
+	do(&SetVerdict{site(4, 0, false)})
+	for id := byte(4); id < 8; id++ {
+		if d := take(id, 1); d != nil {
+			t.Fatal(d)
+		}
+	}
+	do(&SetVerdict{site(0, 3, true)}) // of what is kept, less than is held
+	now = now.Add(RevokeDelay)
+	if do(&Tick{}); held() != 3 {
+		t.Errorf("3 may stay held, and %d of 4 are", held())
+	}
 }

@@ -119,7 +119,7 @@ type remains struct {
 	groups map[string]*group // those that differ from the pool's
 }
 
-func (r *remains) over() bool { return !r.pool.grant.limit(r.pool.capacity()).Covers(r.inUse) }
+func (r *remains) over() bool { return !r.pool.staying().Covers(r.inUse) }
 
 // give takes a lease out, if it is one of the pool's.
 func (r *remains) give(h *held) {
