@@ -200,7 +200,7 @@ func TestKeptShares(t *testing.T) {
 	if do(&Tick{}); held() != 3 {
 		t.Error("drain: what is held was revoked")
 	}
-	do(&Release{ID: LeaseID{3}, Force: true})
+	do(&Release{ID: LeaseID{3}})
 	do(&SetVerdict{site(4, 0, false)})
 	for id := byte(4); id < 8; id++ {
 		if d := take(id, 1); d != nil {
