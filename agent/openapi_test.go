@@ -95,7 +95,9 @@ func TestOpenAPIShapes(t *testing.T) {
 		wire.Waiting{}, wire.Waiter{}, wire.Policies{}, wire.Policy{}, wire.PolicyUse{},
 		wire.PolicyExplanation{}, wire.PolicyConcern{},
 		wire.DrainRequest{}, wire.Drain{}, wire.Keys{}, wire.Key{}, wire.Verdict{}, wire.Problem{},
-		wire.Usage{}, wire.UsageHour{}, wire.PoolUsage{}, wire.UsageGap{}, wire.UsageMissing{}}
+		wire.Usage{}, wire.UsageHour{}, wire.PoolUsage{}, wire.UsageGap{}, wire.UsageMissing{},
+		wire.Fleet{}, wire.FleetFault{}, wire.FleetAgent{}, wire.FleetOrder{}, wire.FleetPool{}, wire.FleetShare{},
+		wire.FleetDone{}, wire.FleetEviction{}}
 	seen := map[string]bool{}
 	for _, s := range shapes {
 		typ := reflect.TypeOf(s)
@@ -216,6 +218,20 @@ func (c *checked) call(good bool, method, path, kind string, body []byte) (int, 
 
 const asJSON = "application/json"
 
+// noFleet calls the routes of a fleet where there is none. TestFleetOperated has one.
+func (c *checked) noFleet() {
+	const agent = "/v1/fleet/agents/h/"
+	c.call(false, "GET", "/v1/fleet", "", nil)
+	c.call(false, "POST", agent+"drain", "", nil)
+	c.call(false, "DELETE", agent+"drain", "", nil)
+	c.call(false, "POST", agent+"eviction", asJSON, []byte(`{"wait_seconds":1}`))
+	c.call(false, "DELETE", agent+"eviction", "", nil)
+	for _, what := range []string{"drain", "eviction"} {
+		c.called["POST /v1/fleet/agents/{host}/"+what], c.called["DELETE /v1/fleet/agents/{host}/"+what] = true, true
+	}
+	c.called["GET /v1/fleet"] = true
+}
+
 // Every route, called with what it takes, answers as the document says.
 func TestOpenAPIAnswers(t *testing.T) {
 	h := open(t, "")
@@ -286,6 +302,7 @@ func TestOpenAPIAnswers(t *testing.T) {
 	get("/v1/drain")
 	c.call(true, "DELETE", "/v1/drain", "", nil)
 	c.call(true, "POST", "/v1/license/return", asJSON, []byte(`{"license":"a"}`))
+	c.noFleet()
 	for _, r := range api.Routes() {
 		if !c.called[r.Method+" "+r.Path] {
 			t.Errorf("%s %s was never called", r.Method, r.Path)

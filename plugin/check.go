@@ -128,7 +128,7 @@ func (b *Block) Check(pool string, slots, atLeast int64, span time.Duration) err
 	case b.For <= 0 || b.For > span:
 		return fmt.Errorf("the block is for %s; at most %s was asked for", enforcer.Span(b.For), enforcer.Span(span))
 	case b.Keep < 0:
-		return fmt.Errorf("its leases may be kept for %s", b.Keep)
+		return fmt.Errorf("its leases may be kept for %s", enforcer.Span(b.Keep))
 	case b.Wanted < 0:
 		return fmt.Errorf("others want %d slots", b.Wanted)
 	case len(b.State) > MaxState:

@@ -44,11 +44,9 @@ func FleetPrefix() string { return "/" + program + "/" }
 
 // Commands are the subcommands that texts name.
 var Commands = []string{"acquire", "adjust", "agent", "check", "completion", "config", "demo", "doctor", "drain",
-	"draw",
-	"emergency", "events", "fingerprint", "health", "help", "host", "import-options", "leases", "license", "man",
-	"pools", "release",
-	"reload",
-	"renew", "run", "status", "support-bundle", "upstream", "vendor"}
+	"draw", "emergency", "events", "fingerprint", "fleet", "health", "help", "host", "import-options", "leases",
+	"license", "man", "policies", "pools", "release", "reload", "renew", "report", "run", "status", "support-bundle",
+	"top", "upstream", "vendor"}
 
 // before is what stands before the name: no part of a longer word, path or name.
 const before = `(^|[^A-Za-z0-9_./=-])`

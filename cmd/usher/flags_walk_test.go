@@ -26,6 +26,7 @@ var takenBy = map[string]taken{
 	"hosts":   {"1 20 any", "0 -1 0.5 none unlimited 99999999999999999999"},
 	"patience": {"0 0s 0d PT0S 1s 1ms", "-1s -1 1 x 1970-01-01 0001-01-01 9999-12-31 9000y " +
 		"999999999999999999999h"},
+	"fleet":    {"5s 24h 1d P1D", "0 0s 0d PT0S 1s 1ms -1s 1 x 1970-01-01 0001-01-01 9999-12-31 9000y"},
 	"life":     {"1s 24h 1d P1D", "0 0s 0d PT0S 1ms 999ms -1s 1 x 1970-01-01 0001-01-01 9999-12-31 9000y"},
 	"hold":     {"0 0s 0d PT0S 1s 10m 7d P7D", "-1s 1ms 999ms 8d P8D 1 x 1970-01-01 0001-01-01 9999-12-31 9000y"},
 	"deadline": {"1ms 5s 1h P1D", "0 0s 0d PT0S -1s 1 x 1970-01-01 0001-01-01 9999-12-31 9000y"},
@@ -52,24 +53,27 @@ var flagKinds = map[string]string{
 	"check --warn": "percent", "check --crit": "percent", "check --days": "days",
 	"drain --wait": "patience", "fleet evict --wait": "patience", "health --wait": "patience",
 	"license inspect --at": "instant",
-	"upstream --block-ttl": "life", "upstream --machines": "hosts", "upstream add --machines": "hosts",
+	"upstream --block-ttl": "life", "upstream --fleet-ttl": "fleet", "upstream --machines": "hosts",
+	"upstream add --machines": "hosts",
 	"upstream machines --max": "hosts", "upstream renew --expires": "end", "upstream token --expires": "life",
 	"upstream token --uses": "count", "--timeout": "deadline",
 	"acquire --agent-wait": "patience", "release --agent-wait": "patience", "renew --agent-wait": "patience",
 	"run --agent-wait": "patience", "draw --agent-wait": "patience", "events history --number": "count",
 	"draw --wait": "patience", "release --hold-off": "hold",
-	"events history --since": "past", "acquire --pid": "count", "leases --uid": "user",
+	"events history --since": "past", "events --since": "past", "report --since": "past", "report --until": "past",
+	"acquire --pid": "count", "leases --uid": "user", "policies explain --uid": "user",
 }
 
 // texts are the flags that name something, whatever the command.
 var texts = strings.Fields(`socket instance data config as license log-format log-level ops-listen product state-dir
 	client-token label pool product-version reason dir key request fingerprint host-fingerprint key-file trust name out
 	alg listen metrics-listen public runtime-dir signer tls-cert tls-key host note ledger armour bind strategy kid id
-	issuer owner etcd-user etcd-password-file`)
+	issuer owner etcd-user etcd-password-file from pools cgroup exe group pod user nonce agent-key vendor-key fleet-ca
+	fleet-cert fleet-endpoint fleet-key fleet-name fleet-password-file fleet-prefix fleet-user`)
 
 // with are what a command needs beside the flag that is tried.
 var with = map[string][]string{"acquire": {"--pool", "p"}, "run": {"--pool", "p"},
-	"release": {"--force"}}
+	"release": {"--force"}, "policies explain": {"--pool", "p"}}
 
 // licenceIn makes a vendor's key k and a licence signed with it in a folder, and returns the licence's path.
 func licenceIn(t *testing.T, dir string) string {

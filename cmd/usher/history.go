@@ -50,7 +50,7 @@ somebody has changed the log.`}
 
 // showHistory prints the last n events of the log in a folder, or where the configuration has it, since a time.
 func (c *cli) showHistory(src *source, dir, since string, n int) error {
-	from, err := sinceTime(since, time.Now())
+	from, err := sinceTime("since", since, time.Now())
 	if err != nil {
 		return err
 	}
@@ -84,8 +84,8 @@ func (c *cli) showHistory(src *source, dir, since string, n int) error {
 	return err
 }
 
-// sinceTime reads from when on something is shown: a time, or how long ago; zero: always.
-func sinceTime(s string, now time.Time) (time.Time, error) {
+// sinceTime reads what a flag says of when something was: a time, or how long ago it was; zero: nothing.
+func sinceTime(flag, s string, now time.Time) (time.Time, error) {
 	if s == "" {
 		return time.Time{}, nil
 	}
@@ -94,7 +94,7 @@ func sinceTime(s string, now time.Time) (time.Time, error) {
 	}
 	at, err := parseTime(s, now, false)
 	if err != nil {
-		return at, usage("--since: %w", err)
+		return at, usage("--%s: %w", flag, err)
 	}
 	return at, nil
 }

@@ -50,7 +50,7 @@ func TestOutThatCannotBeWritten(t *testing.T) {
 	}
 	code, _, errs := tool(t, "vendor", "keygen", "--kid", "k", "--out", filepath.Join(key, "x"))
 	if code != 1 || !strings.Contains(errs, "hint: name another file with --out") {
-		t.Errorf("keygen: %d %s", code, errs)
+		t.Errorf("the vendor's key: %d %s", code, errs)
 	}
 }
 

@@ -53,11 +53,11 @@ to check with "usher vendor verify-report". Admins only.`,
 			}
 			now := time.Now()
 			for _, t := range []struct {
-				text string
-				to   *time.Time
-			}{{cmp.Or(since, "1d"), &f.Since}, {until, &f.Until}} {
+				flag, text string
+				to         *time.Time
+			}{{"since", cmp.Or(since, "1d"), &f.Since}, {"until", until, &f.Until}} {
 				var err error
-				if *t.to, err = sinceTime(t.text, now); err != nil {
+				if *t.to, err = sinceTime(t.flag, t.text, now); err != nil {
 					return err
 				}
 			}

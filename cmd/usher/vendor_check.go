@@ -22,6 +22,9 @@ func noEmptyFlags(cmd *cobra.Command) (err error) {
 		if list, ok := f.Value.(pflag.SliceValue); ok {
 			values = list.GetSlice()
 		}
+		if len(values) == 0 {
+			values = []string{""}
+		}
 		if err == nil && slices.ContainsFunc(values, func(v string) bool { return strings.TrimSpace(v) == "" }) {
 			err = usage("--%s is given without a value; leave it out, or give one", f.Name)
 		}

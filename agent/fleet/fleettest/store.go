@@ -83,11 +83,11 @@ func leases(t *testing.T, ctx context.Context, s fleet.Store, do func(*fleet.Txn
 	changes <-chan fleet.Change) {
 	lease, ttl, err := s.Grant(ctx, 2*time.Second)
 	if err != nil || ttl < 2*time.Second {
-		t.Fatal(ttl, err)
+		t.Fatalf("a lease of %v s: %v", ttl.Seconds(), err)
 	}
 	do(&fleet.Txn{Then: []fleet.Op{{Put: "/c/w/leased", Value: "z", Lease: lease}}})
 	if ttl, err := s.Renew(ctx, lease); err != nil || ttl < 2*time.Second {
-		t.Fatal(ttl, err)
+		t.Fatalf("a lease of %v s: %v", ttl.Seconds(), err)
 	}
 	if _, err := s.Txn(ctx, &fleet.Txn{Then: []fleet.Op{{Put: "/c/x", Value: "z", Lease: 12345}}}); err == nil {
 		t.Error("a lease that is not there is taken")
