@@ -165,7 +165,7 @@ func (e *Enforcer) applyGranted(ev *Event) {
 			p = e.newPool(it.Pool, PoolGrant{Name: it.Pool, CountBy: CountLease})
 		}
 		n := p.grant.parts(it)
-		p.take(l, n)
+		p.take(l, h.shared, n)
 		p.members.add(h)
 		if l.Lifetime == LifetimeBorrow {
 			p.borrowed += n
@@ -225,14 +225,15 @@ func (e *Enforcer) applyEnded(ev *Event) {
 	e.untenure(h)
 	e.unhold(h)
 	e.untime(h)
-	e.unshare(h.shared)
+	shared := h.shared
+	e.unshare(shared)
 	for i, it := range l.Items {
 		p := e.pools[it.Pool]
 		if !l.ExpiresAt.IsZero() {
 			p.drop(h, i)
 		}
 		n := p.grant.parts(it)
-		p.give(l, n)
+		p.give(l, shared, n)
 		p.members.remove(h)
 		if l.Lifetime == LifetimeBorrow {
 			p.borrowed -= n

@@ -128,23 +128,23 @@ func (p *pool) room(h *Holder) (total Limit, free int64) {
 	return Limit(max(0, int64(c)-p.inUse) + free), free
 }
 
-// take counts n slots of a lease, and give takes them back.
-func (p *pool) take(l *Lease, n int64) {
+// take counts n slots of a lease, and give takes them back. shared is what its holder shares, where that is known.
+func (p *pool) take(l *Lease, shared *sharedHolder, n int64) {
 	p.leases++
 	groups, alone := p.grant.units(l)
 	p.add(groups, alone, n)
 	p.peak = max(p.peak, p.inUse)
 	if p.rules != nil {
-		p.tallied(l, groups, alone, n, true)
+		p.tallied(p.rules.says(shared, l.Holder), groups, alone, n, true)
 	}
 }
 
-func (p *pool) give(l *Lease, n int64) {
+func (p *pool) give(l *Lease, shared *sharedHolder, n int64) {
 	p.leases--
 	groups, alone := p.grant.units(l)
 	p.remove(groups, alone, n)
 	if p.rules != nil {
-		p.tallied(l, groups, alone, n, false)
+		p.tallied(p.rules.says(shared, l.Holder), groups, alone, n, false)
 	}
 }
 

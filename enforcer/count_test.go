@@ -251,7 +251,7 @@ func TestNarrowingNeverCountsLooser(t *testing.T) {
 		used := func(g PoolGrant) int64 {
 			p := pool{grant: g}
 			for _, l := range leases {
-				p.take(l, l.Items[0].N)
+				p.take(l, nil, l.Items[0].N)
 			}
 			return p.inUse
 		}

@@ -50,7 +50,8 @@ func (r *Acquire) decide(e *Enforcer, now time.Time) Decision {
 	if d := v.deny(r.Version); d != nil {
 		return Decision{Denial: d}
 	}
-	a := e.ask(r, items, now)
+	shared := e.sharedBy(r)
+	a := e.ask(r, items, shared, now)
 	if d := a.denyByRule(); d != nil {
 		return Decision{Denial: d}
 	}
@@ -63,7 +64,6 @@ func (r *Acquire) decide(e *Enforcer, now time.Time) Decision {
 	if d := r.denyBorrow(e, v, now); d != nil {
 		return Decision{Denial: d}
 	}
-	shared := e.sharedBy(r)
 	if d := r.denyLease(e, shared); d != nil {
 		return Decision{Denial: d}
 	}
@@ -406,7 +406,7 @@ func (r *Release) decide(e *Enforcer, now time.Time) Decision {
 	}
 	events := r.Room.one(Event{Kind: EventEnded, At: now, Lease: h.Lease, Cause: cause, found: found{by: e, lease: h}})
 	if cause == CauseReleased {
-		events = append(events, e.linger(h.Lease, now)...)
+		events = append(events, e.linger(h, now)...)
 	}
 	return Decision{Lease: h.Lease, Events: events}
 }

@@ -58,8 +58,7 @@ type Enforcer struct {
 	meterRules map[string]*poolRules // of those meters that were asked for
 	several    int                   // waiters for several pools or meters
 	lingering  timetable[*lingering] // by when it is over
-	timers     map[LeaseID]*timer    // of the leases that a rule ends
-	timing     timetable[*timer]
+	timing     timing                // of the leases that a rule ends
 
 	// tenures are the leases by the licence that granted them. The first is of the leases whose licence is not known.
 	// current is the place of the base licence under the last good verdict.
@@ -82,6 +81,7 @@ type held struct {
 	seen   uint32        // the snapshot that has it, or was under way when it was granted
 	shared *sharedHolder // that it shares; nil: its holder has labels
 	more   *[]int32      // of the further items; nil: there are none
+	timer  *timer        // nil: no rule ends it
 }
 
 func (h *held) index(item int) *int32 {
@@ -95,6 +95,9 @@ type sharedHolder struct {
 	*Holder
 	leases  int      // never 0 while it is among the holders
 	account *account // of its user, which has one for as long as it has a lease
+	// what the rules of the pool that was asked last say of it: see poolRules.says
+	rules  *poolRules
+	stance *stance
 }
 
 type remembered struct {

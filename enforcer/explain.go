@@ -163,8 +163,9 @@ func (e *Enforcer) Queue() []InQueue {
 			q.Next = p.nextEnd()
 			if b, ok := e.barred(w); ok {
 				for i, it := range w.Items {
-					for _, x := range w.sayings(i).limits {
-						if x.tally == b.tally && x.unit == b.unit {
+					says := w.sayings(i)
+					for j := range says.limits {
+						if x := &says.limits[j]; x.tally == b.tally && x.unit == b.unit {
 							q.Blocked = e.pools[it.Pool].deniedByMax(it, x, w.holder)
 						}
 					}

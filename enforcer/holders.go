@@ -26,7 +26,7 @@ func (r *End) decide(e *Enforcer, now time.Time) Decision {
 	}
 	events := []Event{{Kind: EventEnded, At: now, Lease: h.Lease, Cause: r.Cause}}
 	if r.Cause == CauseHolderGone {
-		events = append(events, e.linger(h.Lease, now)...)
+		events = append(events, e.linger(h, now)...)
 	}
 	return Decision{Lease: h.Lease, Events: events}
 }
@@ -137,7 +137,7 @@ func (e *Enforcer) leave(out []Event, h *held, by Caller, now time.Time) []Event
 		return out
 	case len(others) == 0:
 		out = append(out, Event{Kind: EventEnded, At: now, Lease: h.Lease, Cause: CauseHolderGone})
-		return append(out, e.linger(h.Lease, now)...)
+		return append(out, e.linger(h, now)...)
 	}
 	// The next co-holder becomes the holder; it keeps the labels that the lease was taken with.
 	l := *h.Lease
@@ -208,8 +208,8 @@ func (e *Enforcer) applyChanged(l *Lease, at time.Time) {
 		}
 		if was.Holder != l.Holder || !slices.Equal(was.Others, l.Others) {
 			n := p.grant.parts(it)
-			p.give(was, n)
-			p.take(l, n)
+			p.give(was, nil, n)
+			p.take(l, nil, n)
 			p.eased()
 		}
 	}
@@ -225,10 +225,10 @@ func (e *Enforcer) applyChanged(l *Lease, at time.Time) {
 			e.pools[it.Pool].push(h, i)
 		}
 	}
-	if t := e.timers[l.ID]; was.Holder != l.Holder && e.policies != nil {
+	if was.Holder != l.Holder && e.policies != nil {
 		used := at
-		if t != nil {
-			used = t.used
+		if h.timer != nil {
+			used = h.timer.used
 		}
 		e.timeLease(h, used)
 	}

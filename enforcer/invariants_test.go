@@ -381,8 +381,10 @@ func soonest(e *Enforcer) (next time.Time) {
 			next = sooner(next, l.Until)
 		}
 	}
-	for _, x := range e.timers {
-		next = sooner(next, x.ends)
+	for _, h := range e.leases.All {
+		if h.timer != nil {
+			next = sooner(next, h.timer.ends)
+		}
 	}
 	return sooner(sooner(next, e.patience.next()), e.memory.next())
 }
@@ -418,8 +420,8 @@ func summary(e *Enforcer) (out []string) {
 			out = append(out, fmt.Sprint(name, " reserve ", i, r.kept, r.inUse))
 		}
 	}
-	for id, x := range e.timers {
-		out = append(out, fmt.Sprint("timer ", id, x.began, x.used, x.ends, x.cause))
+	for _, x := range e.timing.heap {
+		out = append(out, fmt.Sprint("timer ", x.h.ID, x.began, x.used, x.ends, x.cause))
 	}
 	for id, w := range e.waiters {
 		out = append(out, fmt.Sprint("waits ", id, w.Items, w.Until, w.turn, w.rank))

@@ -41,13 +41,14 @@ func (l *lingers) first(not User) (rule string, until time.Time) {
 }
 
 // linger returns the events by which the slots of a lease that its holder gives back linger.
-func (e *Enforcer) linger(l *Lease, now time.Time) (out []Event) {
+func (e *Enforcer) linger(h *held, now time.Time) (out []Event) {
+	l := h.Lease
 	if e.policies == nil || l.Lifetime == LifetimeBorrow || l.Holder.Who().nobody() {
 		return nil
 	}
 	for _, it := range l.Items {
 		p := e.pools[it.Pool]
-		s := p.rules.stance(l.Holder)
+		s := p.rules.says(h.shared, l.Holder)
 		if s == nil || s.linger == nil || p.capacity() == Unlimited || !p.named {
 			continue
 		}

@@ -78,19 +78,24 @@ func (p *pool) mayBorrow(s *stance) Limit {
 }
 
 // room of a limiter: how much more its holder may use, given what it has of it at no cost.
-func (x limiter) room(p *pool, unit string) int64 {
+func (x *limiter) room(p *pool, unit string) int64 {
 	most := int64(p.grant.limit(Limit(x.rule.Max)))
-	return max(0, most-x.tally.use(x.unit)) + x.tally.units[x.unit].has(unit)
+	c := x.share()
+	if c == nil {
+		return most
+	}
+	return max(0, most-c.inUse) + c.has(unit)
 }
 
 // ownRoom returns how many parts the limits of a holder leave to it, and the limit that leaves the least.
 // unit is the holder's by the pool's count_by; empty: what it has at no cost does not matter.
-func (p *pool) ownRoom(s *stance, unit string) (room Limit, by limiter) {
+func (p *pool) ownRoom(s *stance, unit string) (room Limit, by *limiter) {
 	room = Unlimited
 	if s == nil {
 		return room, by
 	}
-	for _, x := range s.limits {
+	for i := range s.limits {
+		x := &s.limits[i]
 		if left := Limit(x.room(p, unit)); room == Unlimited || left < room {
 			room, by = left, x
 		}
@@ -164,12 +169,12 @@ func (p *pool) waitFor(d *Denial) *Denial {
 	return d
 }
 
-func (p *pool) deniedByMax(it Item, by limiter, h *Holder) *Denial {
+func (p *pool) deniedByMax(it Item, by *limiter, h *Holder) *Denial {
 	whose := "those whom the rule concerns"
 	if by.rule.Per != "" {
 		whose = "this " + string(by.rule.Per)
 	}
-	use := p.grant.slots(by.tally.use(by.unit))
+	use := p.grant.slots(by.use())
 	d := byRule(by.rule, it.Pool, "%s may have %d slots at most and have %d in use, and the request is for %s more",
 		whose, by.rule.Max, use, it.Amount())
 	if by.rule.Per != "" {
@@ -216,8 +221,8 @@ func (p *pool) deniedForEver(a *asking, i int) *Denial {
 	it, s := a.items[i], a.stance(i)
 	least := p.grant.parts(it.least(a.r))
 	if s != nil {
-		for _, x := range s.limits {
-			if !p.grant.limit(Limit(x.rule.Max)).Covers(least) {
+		for i := range s.limits {
+			if x := &s.limits[i]; !p.grant.limit(Limit(x.rule.Max)).Covers(least) {
 				return p.deniedByMax(it, x, a.holder)
 			}
 		}

@@ -21,8 +21,9 @@ type stanceRoom struct {
 	holder Holder
 }
 
-// ask returns a request that has just come under the rules; nil: there are none. It is good until the next one.
-func (e *Enforcer) ask(r *Acquire, items []Item, now time.Time) *asking {
+// ask returns a request that has just come under the rules; nil: there are none. It is good until the next one. shared
+// is as of sharedBy.
+func (e *Enforcer) ask(r *Acquire, items []Item, shared *sharedHolder, now time.Time) *asking {
 	if e.policies == nil {
 		return nil
 	}
@@ -32,7 +33,7 @@ func (e *Enforcer) ask(r *Acquire, items []Item, now time.Time) *asking {
 	a.items, a.says = append(a.items[:0], items...), a.says[:0] // a request that waits has its own
 	a.r, a.holder = r, &room.holder
 	for _, it := range items {
-		a.says = append(a.says, e.stanceIn(it.Pool, a.holder))
+		a.says = append(a.says, e.stanceIn(it.Pool, shared, a.holder))
 	}
 	a.rank = rankOf(a.says, now)
 	return a

@@ -61,10 +61,17 @@ func (g Glob) Matches(s string) bool {
 	if g.Fold {
 		return globbed([]rune(strings.ToLower(g.Text)), []rune(strings.ToLower(s)))
 	}
-	if !strings.ContainsAny(g.Text, "*?") {
-		return g.Text == s
+	plain := 0
+	for plain < len(g.Text) && g.Text[plain] != '*' && g.Text[plain] != '?' {
+		plain++
 	}
-	return globbed([]rune(g.Text), []rune(s))
+	switch {
+	case plain == len(g.Text):
+		return g.Text == s
+	case !strings.HasPrefix(s, g.Text[:plain]): // most texts
+		return false
+	}
+	return globbed([]rune(g.Text[plain:]), []rune(s[plain:]))
 }
 
 func globbed(pattern, text []rune) bool {

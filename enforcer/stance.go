@@ -53,30 +53,20 @@ func (c *usage) has(unit string) int64 {
 }
 
 // tally is what the holders that rules concern use of one pool: all together under the unit "", or each by itself.
-type tally struct{ units map[string]*usage }
+type tally struct{ units map[string]*share }
 
-func (t *tally) add(unit string, groups []string, alone, n int64) {
-	c := t.units[unit]
-	if c == nil {
-		c = &usage{}
-		t.units[unit] = c
-	}
-	c.add(groups, alone, n)
+// share is what one unit uses of a tally.
+type share struct {
+	usage
+	over bool // nothing is in use any more, and the tally has forgotten it
 }
 
-func (t *tally) remove(unit string, groups []string, alone, n int64) {
-	c := t.units[unit]
-	if c.remove(groups, alone, n); c.inUse == 0 && len(c.groups) == 0 {
+// forget empties a tally.
+func (t *tally) forget() {
+	for unit, c := range t.units {
+		c.over = true
 		delete(t.units, unit)
 	}
-}
-
-// use returns how much a unit uses.
-func (t *tally) use(unit string) int64 {
-	if c := t.units[unit]; c != nil {
-		return c.inUse
-	}
-	return 0
 }
 
 // reserve is what one rule keeps of one pool, and how much of it is in use.
@@ -98,6 +88,40 @@ type limiter struct {
 	rule  *Policy
 	tally *tally
 	unit  string
+	last  *share // that was looked at last
+}
+
+// share returns what the holder's unit uses; nil: nothing.
+func (x *limiter) share() *share {
+	if x.last == nil || x.last.over {
+		x.last = x.tally.units[x.unit]
+	}
+	return x.last
+}
+
+// use returns how much the holder's unit uses.
+func (x *limiter) use() int64 {
+	if c := x.share(); c != nil {
+		return c.inUse
+	}
+	return 0
+}
+
+func (x *limiter) add(groups []string, alone, n int64) {
+	c := x.share()
+	if c == nil {
+		c = &share{}
+		x.last, x.tally.units[x.unit] = c, c
+	}
+	c.add(groups, alone, n)
+}
+
+func (x *limiter) remove(groups []string, alone, n int64) {
+	c := x.share()
+	if c.remove(groups, alone, n); c.inUse == 0 && len(c.groups) == 0 {
+		c.over = true
+		delete(x.tally.units, x.unit)
+	}
 }
 
 // stance is what the rules say of one holder in one pool. Nil: nothing.
@@ -150,7 +174,7 @@ func (ps *Policies) rulesOf(name string) *poolRules {
 		var t *tally
 		if p.Max > 0 {
 			if t = shared[ps.keys[i]]; t == nil {
-				t = &tally{units: map[string]*usage{}}
+				t = &tally{units: map[string]*share{}}
 				shared[ps.keys[i]] = t
 			}
 		}
@@ -196,6 +220,19 @@ func (pr *poolRules) stance(h *Holder) *stance {
 	return s
 }
 
+// says is stance of a lease's holder, or of one to be; shared is what it shares, and keeps the answer. It may be nil.
+func (pr *poolRules) says(shared *sharedHolder, h *Holder) *stance {
+	switch {
+	case pr == nil:
+		return nil
+	case shared == nil:
+		return pr.stance(h)
+	case shared.rules != pr:
+		shared.rules, shared.stance = pr, pr.stance(h)
+	}
+	return shared.stance
+}
+
 // take works a stance out.
 func (pr *poolRules) take(h *Holder) *stance {
 	s := &stance{}
@@ -208,7 +245,7 @@ func (pr *poolRules) take(h *Holder) *stance {
 			s.deny = p
 		}
 		if t := pr.tallies[i]; t != nil {
-			s.limit(limiter{p, t, unitPer(p.Per, h)})
+			s.limit(limiter{rule: p, tally: t, unit: unitPer(p.Per, h)})
 		}
 		if p.Reserve > 0 && s.own == nil {
 			s.own = pr.reserves[slices.IndexFunc(pr.reserves, func(r *reserve) bool { return r.rule == p })]
@@ -262,17 +299,16 @@ func unitPer(per CountBy, h *Holder) string {
 	return "unknown"
 }
 
-// tallied counts a lease in, or out of, what the rules count.
-func (p *pool) tallied(l *Lease, groups []string, alone, n int64, in bool) {
-	s := p.rules.stance(l.Holder)
+// tallied counts a lease in, or out of, what the rules count; s is what they say of its holder.
+func (p *pool) tallied(s *stance, groups []string, alone, n int64, in bool) {
 	if s == nil {
 		return
 	}
-	for _, x := range s.limits {
+	for i := range s.limits {
 		if in {
-			x.tally.add(x.unit, groups, alone, n)
+			s.limits[i].add(groups, alone, n)
 		} else {
-			x.tally.remove(x.unit, groups, alone, n)
+			s.limits[i].remove(groups, alone, n)
 		}
 	}
 	if s.own == nil {
@@ -319,7 +355,7 @@ func (p *pool) recount() {
 	}
 	for _, t := range p.rules.tallies {
 		if t != nil {
-			clear(t.units)
+			t.forget()
 		}
 	}
 	for _, r := range p.rules.reserves {
@@ -327,7 +363,7 @@ func (p *pool) recount() {
 	}
 	for h := range p.members.all {
 		groups, alone := p.grant.units(h.Lease)
-		p.tallied(h.Lease, groups, alone, p.grant.parts(h.item(p.name)), true)
+		p.tallied(p.rules.says(h.shared, h.Holder), groups, alone, p.grant.parts(h.item(p.name)), true)
 	}
 	p.fitReserves()
 }
@@ -355,13 +391,13 @@ func (e *Enforcer) applyPolicies(ps *Policies, at time.Time) {
 	e.reorder()
 }
 
-// stanceIn returns what the rules say of a holder in a pool or meter.
-func (e *Enforcer) stanceIn(name string, h *Holder) *stance {
+// stanceIn returns what the rules say of a holder in a pool or meter; shared is what its leases share, and may be nil.
+func (e *Enforcer) stanceIn(name string, shared *sharedHolder, h *Holder) *stance {
 	if e.policies == nil {
 		return nil
 	}
 	if p := e.pools[name]; p != nil {
-		return p.rules.stance(h)
+		return p.rules.says(shared, h)
 	}
 	if e.verdict == nil || e.verdict.Meters[name].Name == "" {
 		return nil
@@ -371,7 +407,7 @@ func (e *Enforcer) stanceIn(name string, h *Holder) *stance {
 		pr = e.policies.rulesOf(name)
 		e.meterRules[name] = pr
 	}
-	return pr.stance(h)
+	return pr.says(shared, h)
 }
 
 // stances returns what the rules say of a request in the pool or meter of each of its items; nil: nothing.
@@ -382,7 +418,7 @@ func (e *Enforcer) stances(r *Acquire, items []Item) []*stance {
 	h := &Holder{Caller: r.Caller, Labels: r.Labels}
 	out := make([]*stance, len(items))
 	for i, it := range items {
-		out[i] = e.stanceIn(it.Pool, h)
+		out[i] = e.stanceIn(it.Pool, nil, h)
 	}
 	return out
 }

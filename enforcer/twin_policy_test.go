@@ -112,7 +112,7 @@ func (s *twin) sameRules(t *rapid.T) {
 	}
 	for _, l := range s.m.leases {
 		var at time.Time
-		if x := s.e.timers[l.id]; x != nil {
+		if x := s.e.must(l.id).timer; x != nil {
 			at = x.ends
 		}
 		if want := s.m.endedByRule(l); !at.Equal(want) {
