@@ -67,11 +67,34 @@ func TestPoliciesReload(t *testing.T) {
 	before := load(t, "policies: [{name: a, max: 1}]\n")
 	after := load(t, "groups: [{name: g, members: [x]}]\npolicies: [{name: a, max: 2}, {name: b, linger: 5m}]\n")
 	taken, restart := Diff(before, after)
-	if len(restart) > 0 || !strings.Contains(strings.Join(taken, " "), "policies[0].max") {
+	if got := strings.Join(taken, " "); len(restart) > 0 || got != "groups[g] policies[a] policies[b]" {
 		t.Errorf("taken %v, restart %v", taken, restart)
 	}
 	if got := before.Reloaded(after); len(got.Policies) != 2 || got.Policies[1].Linger.Duration() != 5*time.Minute ||
 		len(got.Groups) != 1 {
 		t.Errorf("got %+v", got)
+	}
+}
+
+// A reload names each rule that is new, gone or changed once, whatever place it has in the file.
+func TestPoliciesDiff(t *testing.T) {
+	const a, b, c = "{name: a, max: 1}", "{name: b, linger: 1m}", "{name: c, deny: true}"
+	for _, x := range []struct{ before, after, want string }{
+		{a, a, ""},
+		{a, a + "," + b, "policies[b]"},
+		{a + "," + b, c + "," + a + "," + b, "policies[c]"},
+		{c + "," + a + "," + b, a + "," + b, "policies[c]"},
+		{a + "," + b, b + "," + a, "policies"},
+		{a, "{name: a, max: 2}", "policies[a]"},
+		{"{name: a, max: 1, match: {user: [x], label: {k: v}}}", "{name: a, max: 1, match: {user: [y], label: {k: v}}}",
+			"policies[a]"},
+		{"{name: a, overage_max: 0}", "{name: a, overage_max: 0, max: 1}", "policies[a]"},
+		{"{name: a, max: 1}", "{name: a, max: 1, overage_max: 0}", "policies[a]"},
+		{a, "", "policies[a]"},
+	} {
+		taken, restart := Diff(load(t, "policies: ["+x.before+"]\n"), load(t, "policies: ["+x.after+"]\n"))
+		if got := strings.Join(taken, " "); got != x.want || len(restart) > 0 {
+			t.Errorf("from %s to %s: taken %q, restart %v, want %q", x.before, x.after, got, restart, x.want)
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -99,17 +100,48 @@ func Reloadable(key string) bool {
 	})
 }
 
-// Diff returns the keys whose values differ: those that a running agent takes over, and those that need a restart.
-func Diff(before, after *Config) (taken, restart []string) {
-	values := func(c *Config) map[string]string {
-		m := map[string]string{}
-		for _, s := range c.Show() {
-			m[s.Key] = s.Value
-		}
-		m["license.inline"] = c.License.Inline
-		return m
+// named returns the names of the entries of the lists whose entries have names, in their order.
+func (c *Config) named() map[string][]string {
+	m := map[string][]string{}
+	for _, g := range c.Groups {
+		m["groups"] = append(m["groups"], g.Name)
 	}
-	a, b := values(before), values(after)
+	for _, p := range c.Policies {
+		m["policies"] = append(m["policies"], p.Name)
+	}
+	return m
+}
+
+// values returns every key with its value. All of a rule or a group is one value, under its name: policies[NAME].
+func (c *Config) values() map[string]string {
+	m, named := map[string]string{}, c.named()
+	for _, s := range c.Show() {
+		list, rest, _ := strings.Cut(s.Key, "[")
+		at, field, _ := strings.Cut(rest, "]")
+		if i, err := strconv.Atoi(at); err == nil && i < len(named[list]) {
+			m[list+"["+named[list][i]+"]"] += fmt.Sprintf("%s %q\n", field, s.Value)
+			continue
+		}
+		m[s.Key] = s.Value
+	}
+	m["license.inline"] = c.License.Inline
+	return m
+}
+
+// Diff returns the keys whose values differ: those that a running agent takes over, and those that need a restart. A
+// rule or a group that is new, gone or changed is named once, as policies[NAME]; policies alone says that rules which
+// stay have another order.
+func Diff(before, after *Config) (taken, restart []string) {
+	a, b := before.values(), after.values()
+	now := after.named()
+	for list, names := range before.named() {
+		both := func(names, others []string) []string {
+			return slices.DeleteFunc(slices.Clone(names), func(n string) bool { return !slices.Contains(others, n) })
+		}
+		if !slices.Equal(both(names, now[list]), both(now[list], names)) && list == "policies" { // groups have none
+			taken = append(taken, list)
+		}
+	}
 	for k := range b {
 		if _, ok := a[k]; !ok {
 			a[k] = ""
