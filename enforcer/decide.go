@@ -83,9 +83,14 @@ func (r *Acquire) decide(e *Enforcer, now time.Time) Decision {
 // fitAll returns what the request gets of each pool under the verdict, or why it gets nothing. w is its place in the
 // queue; nil: it has just come. a is the request under the rules; nil: there are none.
 func (e *Enforcer) fitAll(r *Acquire, v *Verdict, items []Item, w *waiting, a *asking) ([]Item, *Denial) {
-	holder := Holder{Caller: r.Caller, Labels: r.Labels}
+	var holder *Holder
+	if a != nil {
+		holder = a.holder
+	} else {
+		holder = &Holder{Caller: r.Caller, Labels: r.Labels}
+	}
 	if len(items) == 1 { // the commonest
-		got, d := e.fit(v, items[0], r.MinN, &holder, w, a, 0)
+		got, d := e.fit(v, items[0], r.MinN, holder, w, a, 0)
 		if d != nil {
 			return nil, d
 		}
@@ -93,7 +98,7 @@ func (e *Enforcer) fitAll(r *Acquire, v *Verdict, items []Item, w *waiting, a *a
 	}
 	granted := make([]Item, len(items))
 	for i, it := range items {
-		got, d := e.fit(v, it, r.MinN, &holder, w, a, i)
+		got, d := e.fit(v, it, r.MinN, holder, w, a, i)
 		if d != nil {
 			return nil, d
 		}

@@ -79,7 +79,7 @@ func (p *pool) mayBorrow(s *stance) Limit {
 
 // room of a limiter: how much more its holder may use, given what it has of it at no cost.
 func (x *limiter) room(p *pool, unit string) int64 {
-	most := int64(p.grant.limit(Limit(x.rule.Max)))
+	most := int64(p.grant.limit(Limit(x.max)))
 	c := x.share()
 	if c == nil {
 		return most

@@ -29,9 +29,14 @@ func (e *Enforcer) ask(r *Acquire, items []Item, shared *sharedHolder, now time.
 	}
 	room := &e.room
 	a := &room.asking
-	room.holder = Holder{Caller: r.Caller, Labels: r.Labels}
 	a.items, a.says = append(a.items[:0], items...), a.says[:0] // a request that waits has its own
-	a.r, a.holder = r, &room.holder
+	a.r = r
+	if shared != nil {
+		a.holder = shared.Holder
+	} else {
+		room.holder = Holder{Caller: r.Caller, Labels: r.Labels}
+		a.holder = &room.holder
+	}
 	for _, it := range items {
 		a.says = append(a.says, e.stanceIn(it.Pool, shared, a.holder))
 	}

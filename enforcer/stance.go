@@ -86,6 +86,7 @@ func (r *reserve) unused() int64 {
 // limiter is a limit of slots that a rule sets to a holder.
 type limiter struct {
 	rule  *Policy
+	max   int64 // the rule's
 	tally *tally
 	unit  string
 	last  *share // that was looked at last
@@ -245,7 +246,7 @@ func (pr *poolRules) take(h *Holder) *stance {
 			s.deny = p
 		}
 		if t := pr.tallies[i]; t != nil {
-			s.limit(limiter{rule: p, tally: t, unit: unitPer(p.Per, h)})
+			s.limit(limiter{rule: p, max: p.Max, tally: t, unit: unitPer(p.Per, h)})
 		}
 		if p.Reserve > 0 && s.own == nil {
 			s.own = pr.reserves[slices.IndexFunc(pr.reserves, func(r *reserve) bool { return r.rule == p })]
