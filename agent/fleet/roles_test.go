@@ -11,8 +11,8 @@ import (
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
-	"github.com/usher-agent/usher/enforcer"
-	"github.com/usher-agent/usher/plugin"
+	"github.com/fleet-agent/usher/enforcer"
+	"github.com/fleet-agent/usher/plugin"
 )
 
 // etcdctl runs etcdctl, or the script that does.
@@ -46,8 +46,8 @@ func TestRoles(t *testing.T) {
 		etcdctl(t, address, "", "sh", "../../configs/etcd/roles.sh", "/usher/")
 	}
 	for _, args := range [][]string{{"user", "add", "root:r"}, {"user", "grant-role", "root", "root"},
-		{"user", "add", "agent:a"}, {"user", "grant-role", "agent", "usher-agent"},
-		{"user", "add", "operator:o"}, {"user", "grant-role", "operator", "usher-operator"}, {"auth", "enable"}} {
+		{"user", "add", "agent:a"}, {"user", "grant-role", "agent", "fleet-agent"},
+		{"user", "add", "operator:o"}, {"user", "grant-role", "operator", "fleet-operator"}, {"auth", "enable"}} {
 		etcdctl(t, address, "", append([]string{"etcdctl"}, args...)...)
 	}
 	store := Dial([]string{"http://" + address}, "agent", "a", nil)

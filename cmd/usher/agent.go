@@ -232,6 +232,7 @@ func (c *cli) runAgent(ctx context.Context, cfg *config.Config, src *source) err
 	queue := c.queueErrors(cfg)
 	log, setLevel := newLog(cfg, queue)
 	logNotes(log, cfg)
+	from := src.from // a reload finds it again, at any time
 	a, err := agent.New(agent.Options{Config: cfg, Load: func() (*config.Config, error) {
 		next, err := src.load(c)
 		logNotes(log, next)
@@ -248,7 +249,7 @@ func (c *cli) runAgent(ctx context.Context, cfg *config.Config, src *source) err
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		c.reloads(ctx, a, src.from, log)
+		c.reloads(ctx, a, from, log)
 	}()
 	err = a.Run(ctx)
 	cancel()

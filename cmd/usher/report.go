@@ -102,10 +102,10 @@ func (c *cli) mergeCommand() *cobra.Command {
 	var o reportFlags
 	cmd := &cobra.Command{Use: "merge FILE… [--hours | --csv | --json]", Args: cobra.MinimumNArgs(1),
 		Short: "Add up the reports of several hosts",
-		Long: `Add up the reports of several hosts, signed ones (usher report --sign) and those in JSON (usher
-report --json). An hour that two reports of one agent have counts once. The peaks of different hosts need
-not have been at one time: their sum is the most that can have been in use together, and AT LEAST is the
-largest of one host. The signature of a signed report must match; whose key it is, "usher vendor
+		Long: `Add up the reports of several hosts, signed ones (usher report --sign) and those in JSON
+(usher report --json). An hour that two reports of one agent have counts once. The peaks of different
+hosts need not have been at one time: their sum is the most that can have been in use together, and
+AT LEAST is the largest of one host. The signature of a signed report must match; whose key it is, "usher vendor
 verify-report" checks.`,
 		RunE: func(_ *cobra.Command, args []string) error {
 			var all []wire.Usage

@@ -42,6 +42,8 @@ var asks = map[string]struct {
 	"license return":       {"id --out DIR/receipt", exitAgentAway},
 	"license release-host": {"id", exitAgentAway},
 	"license rollback":     {"", exitAgentAway},
+	"policies explain":     {"--pool p", exitAgentAway},
+	"policies list":        {"", exitAgentAway},
 	"pools":                {"", exitAgentAway},
 	"release":              {"id", exitAgentAway},
 	"reload":               {"", exitAgentAway},

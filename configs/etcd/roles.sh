@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the roles of etcd for a fleet: usher-agent can do what an agent's work needs, usher-operator can look at the
+# Makes the roles of etcd for a fleet: fleet-agent can do what an agent's work needs, fleet-operator can look at the
 # fleet, drain a host and put one out. Run it as a user of etcd that may make roles, before or after authentication is
 # turned on; etcdctl takes its addresses and credentials from the ETCDCTL_… variables. Again does no harm.
 #
@@ -16,14 +16,14 @@ key() { etcdctl role grant-permission "$1" "$2" "$prefix$3" >/dev/null; }
 
 # Of agents: members, meters, the pools of each, pools, words for others, answers; the store's identity, the longest
 # fleet.ttl, a quarantine. What operators order is theirs to read.
-role usher-agent
-for part in a/ m/ o/ p/ r/ u/; do below usher-agent readwrite "$part"; done
-for part in c l q; do key usher-agent readwrite "$part"; done
-below usher-agent read e/
+role fleet-agent
+for part in a/ m/ o/ p/ r/ u/; do below fleet-agent readwrite "$part"; done
+for part in c l q; do key fleet-agent readwrite "$part"; done
+below fleet-agent read e/
 
 # Of operators: all to read; orders, and what an eviction takes away.
-role usher-operator
-below usher-operator read ""
-for part in a/ e/ o/ p/ r/; do below usher-operator readwrite "$part"; done
+role fleet-operator
+below fleet-operator read ""
+for part in a/ e/ o/ p/ r/; do below fleet-operator readwrite "$part"; done
 
-echo "the roles usher-agent and usher-operator are there, for the keys of $prefix"
+echo "the roles fleet-agent and fleet-operator are there, for the keys of $prefix"
