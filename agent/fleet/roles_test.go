@@ -11,8 +11,8 @@ import (
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
-	"github.com/fleet-agent/usher/enforcer"
-	"github.com/fleet-agent/usher/plugin"
+	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/plugin"
 )
 
 // etcdctl runs etcdctl, or the script that does.
