@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"os/exec"
-	"syscall"
 	"time"
 
 	"github.com/usher-agent/usher/agent/fleet"
@@ -134,7 +133,7 @@ func (s *suite) growing(ctx context.Context, store fleet.Store, b plugin.Budgete
 
 // returning measures how soon after etcd's return a block grows again.
 func (s *suite) returning(ctx context.Context, store fleet.Store, b plugin.Budgeter, etcd *exec.Cmd) error {
-	if err := etcd.Process.Signal(syscall.SIGSTOP); err != nil {
+	if err := etcd.Process.Signal(stopSignal); err != nil {
 		return err
 	}
 	err := until(func() (bool, error) {
@@ -143,7 +142,7 @@ func (s *suite) returning(ctx context.Context, store fleet.Store, b plugin.Budge
 		_, err := store.Txn(call, &fleet.Txn{Then: []fleet.Op{{Get: fleetPrefix + "bare"}}})
 		return err != nil, nil
 	}, "etcd stands still")
-	if err := errors.Join(err, etcd.Process.Signal(syscall.SIGCONT)); err != nil {
+	if err := errors.Join(err, etcd.Process.Signal(goOnSignal)); err != nil {
 		return err
 	}
 	began := time.Now()

@@ -53,4 +53,10 @@ func mountMemory(dir string, size int) error {
 	return unix.Mount("bench", dir, "tmpfs", 0, fmt.Sprintf("size=%dm,mode=0700", size))
 }
 
+// Signals that have a process stand still, and go on.
+const (
+	stopSignal = unix.SIGSTOP
+	goOnSignal = unix.SIGCONT
+)
+
 func unmount(dir string) { unix.Unmount(dir, unix.MNT_DETACH) }
