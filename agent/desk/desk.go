@@ -263,6 +263,9 @@ func (d *Desk) apply(events []enforcer.Event, written commit) {
 	for i := range events {
 		ev := &events[i]
 		d.core.Apply(*ev)
+		if ev.Kind == enforcer.EventVerdict { // whoever hears of it and asks is told of this one
+			d.judged.Store(d.core.Verdict())
+		}
 		d.stir(ev)
 		d.count(ev)
 		d.answer(ev, written)
@@ -363,7 +366,6 @@ func (d *Desk) SetVerdict(v *enforcer.Verdict, fence time.Duration) {
 	defer d.mu.Unlock()
 	d.byPod.Store(countsByPod(v))
 	d.carry(d.core.Decide(&enforcer.SetVerdict{Verdict: v}, now))
-	d.judged.Store(d.core.Verdict())
 	d.carry(d.core.Decide(&enforcer.TakeOver{}, now))
 	if d.fence = fence; fence != 0 {
 		d.Look()
