@@ -253,7 +253,7 @@ func (s *Session) giveBack(l *link, id string) error {
 		switch {
 		case errors.Is(err, ErrLeaseUnknown), errors.Is(err, ErrClosed):
 			return nil
-		case !errors.Is(err, ErrAgentAway):
+		case !errors.Is(err, ErrAgentAway) && !l.isBroken():
 			return err
 		}
 		s.mu.Lock()

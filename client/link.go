@@ -245,6 +245,16 @@ func (l *link) fail(err error) {
 	}
 }
 
+// isBroken reports whether the connection is broken, for whatever reason: an answer that makes no sense is one.
+func (l *link) isBroken() bool {
+	select {
+	case <-l.done:
+		return true
+	default:
+		return false
+	}
+}
+
 // why returns the reason that the connection is broken.
 func (l *link) why() error {
 	l.mu.Lock()
