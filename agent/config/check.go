@@ -73,8 +73,8 @@ func related(a, b string) bool {
 	return a != "" && b != "" && (below(a, b) || below(b, a))
 }
 
-// nearest returns the candidate that is most like a word, and nothing when none is like it.
-func nearest(word string, candidates []string) string {
+// Nearest returns the candidate that is most like a word; empty: none is like it.
+func Nearest(word string, candidates []string) string {
 	best, least := "", 4
 	for _, c := range candidates {
 		if d := distance(word, c); d < least && d <= len(c)/2 {
@@ -97,7 +97,7 @@ func (k *checker) oneOf(key, value string, of ...string) {
 	if value == "" || slices.Contains(of, value) {
 		return
 	}
-	hint := nearest(value, of)
+	hint := Nearest(value, of)
 	if hint != "" {
 		hint = fmt.Sprintf("; did you mean %q?", hint)
 	}

@@ -175,8 +175,8 @@ func (d *decoder) environment(env []string) {
 			key, ok = byName[name]
 		}
 		if !ok {
-			hint := nearest(name, slices.Sorted(maps.Keys(byName)))
-			if short := nearest(name, slices.Sorted(maps.Keys(shortcuts))); short != "" &&
+			hint := Nearest(name, slices.Sorted(maps.Keys(byName)))
+			if short := Nearest(name, slices.Sorted(maps.Keys(shortcuts))); short != "" &&
 				(hint == "" || distance(name, short) <= distance(name, hint)) {
 				hint = short
 			}

@@ -164,7 +164,7 @@ func (k *checker) match(i int, field string, m PolicyMatch) {
 					names = append(names, g.Name)
 				}
 				hint := "; state it under groups"
-				if near := nearest(name, names); near != "" {
+				if near := Nearest(name, names); near != "" {
 					hint = fmt.Sprintf("; did you mean %q?", "@"+near)
 				}
 				k.policyBad(i, at, "%s.%s names the group %q, which there is not%s", where, l.Key, clip(entry), hint)

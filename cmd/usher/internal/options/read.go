@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/usher-agent/usher/agent/config"
 )
 
 // option is a line that was understood. Which fields count depends on its keyword.
@@ -191,7 +193,7 @@ func (s System) unknown(l *line, keyword string) *Fault {
 		f.Mend = "this is a licence file; name the options file, which its VENDOR or ISV line names"
 	default:
 		f.Mend = "put # in front of the line if it is a note, or mend the word"
-		if like := nearest(keyword, slices.Sorted(maps.Keys(s.options()))); like != "" {
+		if like := config.Nearest(keyword, slices.Sorted(maps.Keys(s.options()))); like != "" {
 			f.Mend = fmt.Sprintf("did you mean %s? Else put # in front of the line", like)
 		}
 	}
@@ -406,37 +408,3 @@ const (
 	allUsers  = "ALL_USERS"
 	allGroups = "ALL_GROUPS"
 )
-
-// nearest returns the candidate that a word may have been meant for; empty: none is near.
-func nearest(word string, candidates []string) string {
-	best, least := "", 3
-	for _, c := range candidates {
-		if d := distance(word, c); d < least {
-			best, least = c, d
-		}
-	}
-	return best
-}
-
-// distance is the Levenshtein distance of two short texts.
-func distance(a, b string) int {
-	if len(a) > 64 || len(b) > 64 {
-		return 64
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			change := diagonal
-			if a[i] != b[j] {
-				change++
-			}
-			diagonal, row[j+1] = row[j+1], min(change, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
-}
