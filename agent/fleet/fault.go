@@ -53,7 +53,7 @@ var mends = map[Fault]string{
 	FaultDenied:     "give the user the role that docs/fleet.md has, for the keys of fleet.prefix",
 	FaultNoLeader: "see `etcdctl endpoint status --cluster`: more than half of the members must run and reach " +
 		"each other",
-	FaultNoSpace: "compact and defragment etcd, then disarm the alarm: `etcdctl alarm disarm`",
+	FaultNoSpace: "compact etcd with `--physical` and defragment it, then disarm the alarm: `etcdctl alarm disarm`",
 	FaultSlow:    "give etcd a disk of its own that syncs fast; see etcd_disk_wal_fsync_duration_seconds",
 	FaultOther:   "see the log of etcd",
 }
