@@ -110,38 +110,41 @@ func (e *Enforcer) barred(w *waiting) (b bar, ok bool) {
 	return b, false
 }
 
-// counts reports whether a request counts in a bar.
-func (e *Enforcer) counts(a *asking, b bar) bool {
+// barsOf returns the bars in which a request counts, whether they keep a waiter from anything or not.
+func (e *Enforcer) barsOf(a *asking) (all []bar) {
 	for i, it := range a.items {
 		s := a.stance(i)
 		if s == nil {
 			continue
 		}
-		if slices.ContainsFunc(s.limits, func(x limiter) bool { return x.tally == b.tally && x.unit == b.unit }) {
-			return true
+		for _, x := range s.limits {
+			all = append(all, bar{x.tally, x.unit})
 		}
-		if p := e.pools[it.Pool]; a.r.Lifetime == LifetimeBorrow && s.water != nil && b.tally == &p.rules.water {
-			return true
+		if a.r.Lifetime == LifetimeBorrow && s.water != nil {
+			all = append(all, bar{tally: &e.pools[it.Pool].rules.water})
 		}
 	}
-	return false
+	return all
 }
 
 // passage is what stands in a request's way in one pool: the waiters before it.
 type passage struct {
-	bars  []bar
-	hard  bool // one of them is not barred
+	bars  map[bar]bool // of those that are barred; many may be, each by a limit of its own
+	hard  bool         // one of them is not barred
 	owns  []*reserve
 	users []User
 }
 
-func (q *passage) add(e *Enforcer, p *pool, w *waiting) {
-	if b, ok := e.barred(w); ok {
-		if !slices.Contains(q.bars, b) {
-			q.bars = append(q.bars, b)
-		}
-		return
+// bar adds a waiter that is barred.
+func (q *passage) bar(b bar) {
+	if q.bars == nil {
+		q.bars = map[bar]bool{}
 	}
+	q.bars[b] = true
+}
+
+// add adds a waiter that is not barred.
+func (q *passage) add(p *pool, w *waiting) {
 	q.hard = true
 	if u := w.Request.Caller.Who(); !slices.Contains(q.users, u) {
 		q.users = append(q.users, u)
@@ -160,10 +163,8 @@ func (q *passage) shut(p *pool) bool {
 // blocks reports whether what is before it keeps a request from an item's slots. It passes waiters that are barred
 // where it does not count in the bar, and any others where it takes no more than what is kept for it and not for them.
 func (q *passage) blocks(e *Enforcer, a *asking, p *pool, i int) bool {
-	for _, b := range q.bars {
-		if e.counts(a, b) {
-			return true
-		}
+	if len(q.bars) > 0 && slices.ContainsFunc(e.barsOf(a), func(b bar) bool { return q.bars[b] }) {
+		return true
 	}
 	if !q.hard {
 		return false
@@ -184,12 +185,20 @@ func (e *Enforcer) blocked(a *asking, p *pool, i int) bool {
 		return false
 	}
 	var q passage
+	own := e.barsOf(a)
 	for x := p.queue.Front(); x != nil; x = x.Next() {
 		w := x.Value.(*waiting)
 		if w == a.w || a.w == nil && a.rank.Before(w.rank) {
 			break
 		}
-		if q.add(e, p, w); q.shut(p) {
+		b, barred := e.barred(w)
+		if barred && slices.Contains(own, b) {
+			return true
+		}
+		if barred {
+			continue
+		}
+		if q.add(p, w); q.shut(p) {
 			return true
 		}
 	}
@@ -221,13 +230,18 @@ func (e *Enforcer) serveRuled(among []string, v *Verdict, now time.Time) (out De
 			if first != nil && !w.before(first) {
 				break
 			}
-			if !e.obstructed(w, p, &q) {
+			b, barred := e.barred(w)
+			if (!barred || e.hasReplay(w)) && !e.obstructed(w, p, &q) {
 				if dec := e.serve(v, w, now); len(dec.Events) > 0 {
 					first, out = w, dec
 					break
 				}
 			}
-			q.add(e, p, w)
+			if barred {
+				q.bar(b)
+			} else {
+				q.add(p, w)
+			}
 		}
 	}
 	for _, q := range e.forDraws {

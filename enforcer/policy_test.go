@@ -1,6 +1,7 @@
 package enforcer
 
 import (
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"strings"
@@ -340,4 +341,46 @@ func BenchmarkAcquire(b *testing.B) {
 	b.ReportMetric(median(plain), "ns/pair-without")
 	b.ReportMetric(median(ruled), "ns/pair-1000-rules")
 	b.ReportMetric(median(ratio), "ratio")
+}
+
+// BenchmarkBarred is a release and an acquire where many users wait, each of whom has all that a rule lets it have.
+func BenchmarkBarred(b *testing.B) {
+	now := time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)
+	const users = 5_000
+	e := New(Options{MaxWaiters: 2 * users})
+	do := func(r Request) Decision {
+		d := e.Decide(r, now)
+		for _, ev := range d.Events {
+			e.Apply(ev)
+		}
+		return d
+	}
+	do(&SetVerdict{&Verdict{State: StateValid, Code: Valid,
+		Pools: map[string]PoolGrant{"a": {Name: "a", Limit: 2 * users, Budget: 2 * users}}}})
+	do(&SetPolicies{NewPolicies([]Policy{{Name: "one each", Max: 1, Per: CountUser}})})
+	id := func(n int) (id LeaseID) {
+		binary.BigEndian.PutUint64(id[:], uint64(n))
+		return id
+	}
+	next := 0
+	ask := func(uid uint32, wait time.Duration) LeaseID {
+		next++
+		do(&Acquire{ID: id(next), Caller: Caller{UID: uid}, Pool: "a", N: 1, Lifetime: LifetimeHeld, Wait: wait})
+		return id(next)
+	}
+	for uid := range uint32(users) {
+		ask(uid, 0)
+		ask(uid, MaxWait)
+	}
+	if e.Waiting() != users {
+		b.Fatalf("%d wait", e.Waiting())
+	}
+	for b.Loop() {
+		lease := ask(users, 0)
+		if e.must(lease) == nil {
+			b.Fatal("a user who holds nothing is behind those who hold all that they may")
+		}
+		do(&End{ID: lease, Cause: CauseReleased})
+		do(&Serve{Among: []string{"a"}})
+	}
 }

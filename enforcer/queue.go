@@ -211,16 +211,15 @@ func (e *Enforcer) serve(v *Verdict, w *waiting, now time.Time) Decision {
 	return dec
 }
 
+// hasReplay reports whether a waiter's client token has got a lease meanwhile.
+func (e *Enforcer) hasReplay(w *waiting) bool { return w.Token != nil && e.tokens[w.Token.Key] != nil }
+
 // replayed answers a waiter whose client token has got a lease meanwhile; known says that it has.
 func (e *Enforcer) replayed(w *waiting, now time.Time) (dec Decision, known bool) {
-	if w.Token == nil {
+	if !e.hasReplay(w) {
 		return Decision{}, false
 	}
-	was := e.tokens[w.Token.Key]
-	if was == nil {
-		return Decision{}, false
-	}
-	replay := was.replay(w.Request, w.Items, w.Token)
+	replay := e.tokens[w.Token.Key].replay(w.Request, w.Items, w.Token)
 	dec = leave(w, now, CauseReplayed, replay.Denial)
 	dec.Events[0].Lease = replay.Lease
 	return dec, true
