@@ -80,7 +80,7 @@ func (e *Enforcer) applyVerdict(ev Event) {
 		if _, ok := v.Pools[name]; ok {
 			continue
 		}
-		if p.leases == 0 && p.queue.Len() == 0 {
+		if p.idle() {
 			e.discard(p)
 			continue
 		}

@@ -28,7 +28,8 @@ const (
 	// EventPolicies: Policies are the site's rules from now on.
 	EventPolicies EventKind = "policies"
 	EventLingers  EventKind = "lingers" // the slots of Linger are kept for the user that has released them
-	// EventLingerOver: Linger is over, by CauseExpired or, where its user takes the slots again, by CauseReleased.
+	// EventLingerOver: Linger is over, by CauseExpired, by CauseReleased where its user takes the slots again, or by
+	// CauseRevoked where its rule is no longer there.
 	EventLingerOver EventKind = "linger_over"
 	EventUsed       EventKind = "used" // the holder of Lease has shown that it uses it
 )
@@ -90,7 +91,7 @@ func (e *Enforcer) held(ev *Event) *held {
 // Durable reports whether the event must be in the journal before its effect is acknowledged.
 func (e Event) Durable() bool {
 	switch e.Kind {
-	case EventVerdict, EventStepped, EventQueued, EventLeft, EventPolicies, EventLingers, EventLingerOver, EventUsed:
+	case EventVerdict, EventStepped, EventQueued, EventLeft, EventPolicies, EventUsed:
 		return false
 	}
 	return true

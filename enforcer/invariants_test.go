@@ -171,6 +171,7 @@ func (s *twin) acknowledgedSurvives(t *rapid.T) {
 	}
 	s.meters(t, "AcknowledgedSurvives")
 	s.sameHoldOffs(t, "AcknowledgedSurvives")
+	s.sameLingers(t, "AcknowledgedSurvives")
 }
 
 func (s *twin) sameLease(t *rapid.T, rule string, l modelLease) {

@@ -1,18 +1,32 @@
 package enforcer
 
 import (
+	"bytes"
+	"cmp"
 	"slices"
 	"time"
 )
 
 // Linger keeps slots for a while for the user that has released them, by a rule of the site. They are in nobody's use,
-// and nobody else gets them. The agent's end is theirs, too. A Linger never changes once made.
+// and nobody else gets them. A Linger outlives the agent, and a verdict that does not name its pool. It never changes
+// once made.
 type Linger struct {
 	Lease        LeaseID // that was released
 	Item         Item
 	Who          User
 	Since, Until time.Time
 	Rule         string // its name
+}
+
+// Resumed returns the linger after a recovery at the instant now. It goes on while the agent is away. It lasts no
+// longer than it was to last, whatever clock had set its end.
+func (x *Linger) Resumed(now time.Time) *Linger {
+	if left := x.Until.Sub(x.Since); x.Until.Sub(now) > left {
+		is := *x
+		is.Since, is.Until = now, now.Add(left)
+		return &is
+	}
+	return x
 }
 
 // lingering is a Linger in force.
@@ -115,8 +129,8 @@ func (e *Enforcer) returns(l *Lease, now time.Time) (out []Event) {
 
 func (e *Enforcer) applyLingers(x *Linger) {
 	p := e.pools[x.Item.Pool]
-	if p == nil {
-		return
+	if p == nil { // recovery: the linger is known before the licence is
+		p = e.newPool(x.Item.Pool, PoolGrant{Name: x.Item.Pool, CountBy: CountLease})
 	}
 	l := &lingering{Linger: x}
 	e.lingering.add(l)
@@ -133,15 +147,11 @@ func (e *Enforcer) applyLingerOver(x *Linger) {
 	if i < 0 {
 		return
 	}
-	e.unlinger(p, p.lingers.list[i])
-	p.lingers.list = slices.Delete(p.lingers.list, i, i+1)
-	e.drop(p.name, p)
-}
-
-// unlinger takes a lingering out of all but the pool's list.
-func (e *Enforcer) unlinger(p *pool, l *lingering) {
+	l := p.lingers.list[i]
 	e.lingering.remove(l)
 	p.count1(l, -1)
+	p.lingers.list = slices.Delete(p.lingers.list, i, i+1)
+	e.drop(p.name, p)
 }
 
 // count1 counts a lingering in or out.
@@ -156,23 +166,40 @@ func (p *pool) count1(l *lingering, sign int64) {
 	}
 }
 
-// reviewLingers ends what lingers by rules that are no longer there.
-func (e *Enforcer) reviewLingers() {
+// reviewLingers returns the events that end what lingers by rules that are no longer there under the policies ps.
+func (e *Enforcer) reviewLingers(ps *Policies, now time.Time) (out []Event) {
+	if len(e.lingering.heap) == 0 {
+		return nil
+	}
 	stays := map[string]bool{}
-	if e.policies != nil {
-		for _, p := range e.policies.Rules {
+	if ps != nil {
+		for _, p := range ps.Rules {
 			stays[p.Name] = stays[p.Name] || p.Linger > 0
 		}
 	}
-	for _, p := range e.pools {
-		p.lingers.list = slices.DeleteFunc(p.lingers.list, func(l *lingering) bool {
-			if !stays[l.Rule] {
-				e.unlinger(p, l)
-			}
-			return !stays[l.Rule]
-		})
-		e.drop(p.name, p)
+	for _, x := range e.Lingers() {
+		if !stays[x.Rule] {
+			out = append(out, Event{Kind: EventLingerOver, At: now, Linger: x, Cause: CauseRevoked})
+		}
 	}
+	return out
+}
+
+// Lingers returns what lingers, the one that ends first before the others. Apply of an EventLingers of each makes the
+// same state.
+func (e *Enforcer) Lingers() []*Linger {
+	if len(e.lingering.heap) == 0 {
+		return nil
+	}
+	out := make([]*Linger, 0, len(e.lingering.heap))
+	for _, l := range e.lingering.heap {
+		out = append(out, l.Linger)
+	}
+	slices.SortFunc(out, func(a, b *Linger) int {
+		return cmp.Or(a.Until.Compare(b.Until), bytes.Compare(a.Lease[:], b.Lease[:]),
+			cmp.Compare(a.Item.Pool, b.Item.Pool))
+	})
+	return out
 }
 
 // relinger counts a pool's lingering slots again, in the parts that its slots have now.
@@ -181,14 +208,6 @@ func (p *pool) relinger() {
 	for _, l := range p.lingers.list {
 		p.count1(l, 1)
 	}
-}
-
-// unlingerAll ends what lingers of a pool that is discarded.
-func (e *Enforcer) unlingerAll(p *pool) {
-	for _, l := range p.lingers.list {
-		e.unlinger(p, l)
-	}
-	p.lingers.list = nil
 }
 
 // lingersDue ends what has lingered long enough by now.

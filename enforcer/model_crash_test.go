@@ -40,12 +40,18 @@ func (m *model) resume(now time.Time) {
 			h.until = now.Add(h.length)
 		}
 	}
+	for i := range m.lingers {
+		if x := &m.lingers[i]; x.until.After(now.Add(x.length)) {
+			x.until = now.Add(x.length)
+		}
+	}
 }
 
 // crash is what the agent's death changes: nobody waits any more, the verdict is as new, and tokens are forgotten by
 // when their leases were granted, unless a snapshot knew better.
 func (m *model) crash(now time.Time) {
-	m.queue, m.pools, m.shrunk, m.lingers = nil, map[string]PoolGrant{}, map[string]time.Time{}, nil
+	m.queue, m.pools, m.shrunk = nil, map[string]PoolGrant{}, map[string]time.Time{}
+	m.reviewLingers()
 	m.over, m.hard = map[string]time.Time{}, map[string]bool{}
 	for i := range m.leases {
 		l := &m.leases[i]

@@ -1,8 +1,11 @@
 package enforcer
 
 import (
+	"fmt"
 	"slices"
 	"time"
+
+	"pgregory.net/rapid"
 )
 
 // endedByRule returns when the rules end a lease; zero: never.
@@ -54,9 +57,7 @@ func (m *model) setRules(rules []Policy, now time.Time) {
 		}
 	}
 	m.rules = rules
-	m.lingers = slices.DeleteFunc(m.lingers, func(x modelLinger) bool {
-		return !slices.ContainsFunc(rules, func(p Policy) bool { return p.Name == x.rule && p.Linger > 0 })
-	})
+	m.reviewLingers()
 	queue := m.queue
 	// as they came
 	slices.SortStableFunc(queue, func(a, b modelWaiter) int { return slices.Compare(a.r.ID[:], b.r.ID[:]) })
@@ -64,6 +65,13 @@ func (m *model) setRules(rules []Policy, now time.Time) {
 	for _, w := range queue {
 		m.enqueue(w)
 	}
+}
+
+// reviewLingers ends what lingers by rules that are no longer there.
+func (m *model) reviewLingers() {
+	m.lingers = slices.DeleteFunc(m.lingers, func(x modelLinger) bool {
+		return !slices.ContainsFunc(m.rules, func(p Policy) bool { return p.Name == x.rule && p.Linger > 0 })
+	})
 }
 
 func (m *model) stepRules(by time.Duration) {
@@ -96,7 +104,7 @@ func (m *model) linger(id LeaseID, now time.Time) {
 			}
 			if n > 0 && m.pools[it.Pool].Name != "" {
 				m.lingers = append(m.lingers,
-					modelLinger{Item{it.Pool, n, m.per(it.Pool)}, u, now.Add(p.Linger), p.Name})
+					modelLinger{id, Item{it.Pool, n, m.per(it.Pool)}, u, now.Add(p.Linger), p.Name, p.Linger})
 			}
 			break
 		}
@@ -123,13 +131,31 @@ func (m *model) takeBack(c Caller, items []Item) {
 	}
 }
 
-// tidy forgets what lingers of pools that are gone.
-func (m *model) tidy(v *Verdict) {
+// unlinger ends what lingers of one lease in one pool.
+func (m *model) unlinger(over *Linger) {
 	m.lingers = slices.DeleteFunc(m.lingers, func(x modelLinger) bool {
-		return v != nil && v.Pools[x.item.Pool].Name == "" && !slices.ContainsFunc(m.leases, func(l modelLease) bool {
-			return has(l.items, x.item.Pool)
-		}) && !slices.ContainsFunc(m.queue, func(w modelWaiter) bool { return !w.draws && has(w.items, x.item.Pool) })
+		return x.lease == over.Lease && x.item.Pool == over.Item.Pool
 	})
+}
+
+// sameLingers: what lingers is the model's, and for as long.
+func (s *twin) sameLingers(t *rapid.T, rule string) {
+	var got, want []string
+	for _, x := range s.e.Lingers() {
+		got = append(got, fmt.Sprint(x.Item, x.Who, x.Rule, x.Until.Sub(x.Since), x.Until.Sub(s.now)))
+	}
+	for _, x := range s.m.lingers {
+		it := x.item
+		if it.Of == 1 {
+			it.Of = 0
+		}
+		want = append(want, fmt.Sprint(it, x.who, x.rule, x.length, x.until.Sub(s.now)))
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Fatalf("%s: what lingers is\n%s\nand the model has\n%s", rule, got, want)
+	}
 }
 
 // mayGrow reports whether the rules let a lease count for more of a pool by a holder.

@@ -10,10 +10,12 @@ import (
 
 // modelLinger is what is kept for a user that has released it.
 type modelLinger struct {
-	item  Item
-	who   User
-	until time.Time
-	rule  string
+	lease  LeaseID // that was released
+	item   Item
+	who    User
+	until  time.Time
+	rule   string
+	length time.Duration
 }
 
 // known reports whether there is a pool, or a meter, that rules may be asked of.

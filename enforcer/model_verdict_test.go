@@ -115,7 +115,6 @@ func (m *model) succeed(v *Verdict, now time.Time) (revoke bool) {
 }
 
 func (m *model) judge(v *Verdict, now time.Time) {
-	m.tidy(m.verdict)
 	m.verdict = v
 	revoke := m.succeed(v, now)
 	for _, p := range poolNames {
@@ -134,5 +133,4 @@ func (m *model) judge(v *Verdict, now time.Time) {
 			m.shrunk[p] = now
 		}
 	}
-	m.tidy(v)
 }

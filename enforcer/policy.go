@@ -269,6 +269,7 @@ func (ps *Policies) LooksAt() (cgroup, pod bool) {
 // counts by the new rules.
 type SetPolicies struct{ Policies *Policies }
 
-func (r *SetPolicies) decide(_ *Enforcer, now time.Time) Decision {
-	return Decision{Events: []Event{{Kind: EventPolicies, At: now, Policies: r.Policies}}}
+func (r *SetPolicies) decide(e *Enforcer, now time.Time) Decision {
+	return Decision{Events: append(e.reviewLingers(r.Policies, now),
+		Event{Kind: EventPolicies, At: now, Policies: r.Policies})}
 }

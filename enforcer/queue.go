@@ -360,9 +360,9 @@ func (e *Enforcer) unqueue(w *Waiter) {
 	}
 }
 
-// drop forgets a pool that the verdict does not name once it has no lease and no waiter.
+// drop forgets a pool that the verdict does not name once it has no lease and no waiter, and nothing lingers.
 func (e *Enforcer) drop(name string, p *pool) {
-	if !p.named && p.leases == 0 && p.queue.Len() == 0 {
+	if !p.named && p.idle() {
 		e.discard(p)
 	}
 }

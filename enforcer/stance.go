@@ -387,7 +387,6 @@ func (e *Enforcer) applyPolicies(ps *Policies, at time.Time) {
 	for _, p := range e.pools {
 		e.rule(p)
 	}
-	e.reviewLingers()
 	e.timeAll(at)
 	e.reorder()
 }

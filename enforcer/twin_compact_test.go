@@ -11,6 +11,7 @@ type taking struct {
 	snapshot *Snapshot
 	draws    []Draw
 	holdOffs []*HoldOff
+	lingers  []*Linger
 	at       [2]int // where the journals ended when it began
 	leases   []Granted
 	tokens   []Event
@@ -37,8 +38,9 @@ func (s *twin) compactOn(t *rapid.T) {
 
 func (s *twin) beginCompaction() {
 	s.taking = &taking{snapshot: s.e.Snapshot(), draws: s.e.Meters(), holdOffs: s.e.HoldOffs(),
-		of:    map[LeaseID]*License{},
-		until: map[string]modelToken{}}
+		lingers: s.e.Lingers(),
+		of:      map[LeaseID]*License{},
+		until:   map[string]modelToken{}}
 	for i, j := range s.journals {
 		s.taking.at[i] = len(j)
 	}
@@ -69,6 +71,9 @@ func (s *twin) compactFurther(t *rapid.T, most int) {
 	now := [2][]Event{{{Kind: EventSet, Draws: x.draws}}}
 	for _, h := range x.holdOffs {
 		now[0] = append(now[0], Event{Kind: EventHeldOff, HoldOff: h})
+	}
+	for _, l := range x.lingers {
+		now[1] = append(now[1], Event{Kind: EventLingers, Linger: l})
 	}
 	file := func(ev Event) {
 		i := 1

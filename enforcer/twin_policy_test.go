@@ -2,6 +2,7 @@ package enforcer
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -36,11 +37,15 @@ func (s *twin) rules(t *rapid.T) {
 		s.verb(t, &p)
 		out = append(out, p)
 	}
-	s.do(t, &SetPolicies{NewPolicies(out)})
-	if s.crashed { // nothing of it is journalled
-		t.Fatal("a crash at rules")
-	}
+	_, lost := s.do(t, &SetPolicies{NewPolicies(out)})
+	lingers := slices.Clone(s.m.lingers)
 	s.m.setRules(out, s.now)
+	if s.crashed {
+		if lost { // the next start has the new rules
+			s.m.lingers = lingers
+		}
+		return
+	}
 	s.serve(t, true)
 }
 
@@ -87,6 +92,7 @@ func (s *twin) narrowsOnly(t *rapid.T, r *Acquire) {
 
 // sameRules: what is used by rule, kept and lingering is the model's.
 func (s *twin) sameRules(t *rapid.T) {
+	s.sameLingers(t, "SameRules")
 	for name, p := range s.e.pools {
 		if !p.named {
 			continue

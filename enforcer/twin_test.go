@@ -88,7 +88,7 @@ func (s *twin) journal(ev Event) {
 		return
 	}
 	i := 0
-	if ev.Lease != nil && !outlasts(ev.Lease) {
+	if ev.Lease != nil && !outlasts(ev.Lease) || ev.Linger != nil {
 		i = 1
 	}
 	s.journals[i] = append(s.journals[i], ev)
@@ -118,6 +118,12 @@ func (s *twin) recover() *Enforcer {
 			default:
 			}
 			e.Apply(ev)
+		}
+	}
+	for _, x := range e.Lingers() {
+		if is := x.Resumed(s.now); is != x {
+			e.Apply(Event{Kind: EventLingerOver, At: s.now, Linger: x, Cause: CauseExpired})
+			e.Apply(Event{Kind: EventLingers, At: s.now, Linger: is})
 		}
 	}
 	return e
@@ -325,11 +331,15 @@ func (s *twin) away(t *rapid.T) {
 		d := s.e.Decide(&Tick{}, s.now)
 		for _, ev := range d.Events[:rapid.IntRange(0, len(d.Events)).Draw(t, "written")] {
 			s.journal(ev)
-			if ev.Kind == EventEnded {
+			switch ev.Kind {
+			case EventEnded:
 				s.see(t, s.e, ev)
 				s.m.drop(ev.Lease.ID)
-			} else if ev.Kind == EventLifted {
+			case EventLifted:
 				s.m.lift(ev.HoldOff.Lease)
+			case EventLingerOver:
+				s.m.unlinger(ev.Linger)
+			default:
 			}
 		}
 	}

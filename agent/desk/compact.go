@@ -51,7 +51,7 @@ func (s *store) rewrite(j *journal.Journal, d *Desk) (err error) {
 	mark, paid := j.Mark(), len(s.owed[n].records)
 	passed := s.passed
 	snapshot, meters, clock := d.core.Snapshot(), d.core.Meters(), d.mark
-	holdOffs := d.core.HoldOffs()
+	holdOffs, lingering := d.core.HoldOffs(), d.core.Lingers()
 	d.mu.Unlock()
 	defer func() {
 		d.mu.Lock()
@@ -64,7 +64,7 @@ func (s *store) rewrite(j *journal.Journal, d *Desk) (err error) {
 	}()
 	return j.CompactFrom(mark, func(write func([]byte) error) error {
 		out := writer{s: s, write: write, durable: j == s.durable, passed: passed}
-		if err := out.begin(clock, meters, holdOffs); err != nil {
+		if err := out.begin(clock, meters, holdOffs, lingering); err != nil {
 			return err
 		}
 		for {
@@ -100,9 +100,16 @@ func (w *writer) put(ev enforcer.Event) error {
 }
 
 // begin writes what comes before all leases.
-func (w *writer) begin(clock enforcer.Mark, meters []enforcer.Draw, holdOffs []*enforcer.HoldOff) error {
+func (w *writer) begin(clock enforcer.Mark, meters []enforcer.Draw, holdOffs []*enforcer.HoldOff,
+	lingering []*enforcer.Linger) error {
 	if !w.durable {
-		return w.write(w.s.meta)
+		err := w.write(w.s.meta)
+		for _, x := range lingering {
+			if err == nil {
+				err = w.put(lingers(x))
+			}
+		}
+		return err
 	}
 	b, err := encodeMark(clock)
 	if err == nil {

@@ -13,22 +13,24 @@ import (
 
 // The first byte of every record of the journal is its version. Earlier ones are still read: version 1 has no inode in
 // a holder, 2 neither a credential there nor data on a lease, and 3 does not say under which licence a lease was
-// granted. Versions 5 to 7 are of records with parts of slots alone, of hold-offs, and of what the site's rules need or
-// do: the profiles of holders, and leases that a rule has ended. An agent that knows no such thing must not read those,
-// and reads all others.
+// granted. Versions 5 to 8 are of records with parts of slots alone, of hold-offs, of what the site's rules need or do
+// (the profiles of holders, and leases that a rule has ended), and of slots that linger. An agent that knows no such
+// thing must not read those, and reads all others.
 const (
 	recordVersion        = 4
 	recordVersionParts   = 5
 	recordVersionHoldOff = 6
 	recordVersionRules   = 7
-	recordVersionNewest  = recordVersionRules
+	recordVersionLingers = 8
+	recordVersionNewest  = recordVersionLingers
 )
 
 // The kinds of events that are journalled, as records name them. A number is never used for anything else.
 var recordKinds = []enforcer.EventKind{1: enforcer.EventGranted, 2: enforcer.EventRenewed, 3: enforcer.EventEnded,
 	4: enforcer.EventForgot,
 	5: enforcer.EventChanged, 6: enforcer.EventDrawn, 7: enforcer.EventSet, 8: enforcer.EventRemembered,
-	9: enforcer.EventNoted, 10: enforcer.EventHeldOff, 11: enforcer.EventLifted}
+	9: enforcer.EventNoted, 10: enforcer.EventHeldOff, 11: enforcer.EventLifted,
+	12: enforcer.EventLingers, 13: enforcer.EventLingerOver}
 
 var recordLifetimes = []enforcer.Lifetime{1: enforcer.LifetimeConnection, 2: enforcer.LifetimeProcess,
 	3: enforcer.LifetimeTTL, 4: enforcer.LifetimeHeld,
@@ -61,12 +63,15 @@ func encode(b []byte, ev enforcer.Event, profiles bool) []byte {
 	if l := ev.Lease; l != nil && slices.ContainsFunc(l.Items, func(it enforcer.Item) bool { return it.Of > 1 }) {
 		version = recordVersionParts
 	}
-	if ev.HoldOff != nil {
+	switch {
+	case ev.HoldOff != nil:
 		version = recordVersionHoldOff
+	case ev.Linger != nil:
+		version = recordVersionLingers
 	}
 	has := func(h *enforcer.Holder) bool { return h.Profile != enforcer.ProfileRef{} }
 	profiles = profiles && ev.Lease != nil && (has(ev.Lease.Holder) || slices.ContainsFunc(ev.Lease.Others, has))
-	if profiles || ev.Cause == enforcer.CauseMaxHold || ev.Cause == enforcer.CauseIdle {
+	if profiles || ev.Linger == nil && (ev.Cause == enforcer.CauseMaxHold || ev.Cause == enforcer.CauseIdle) {
 		version = recordVersionRules
 	}
 	w := recordWriter{profiles: version == recordVersionRules,
@@ -82,6 +87,10 @@ func encode(b []byte, ev enforcer.Event, profiles bool) []byte {
 		w.holdOff(ev.HoldOff)
 	case enforcer.EventLifted:
 		w.lifted(ev.HoldOff, ev.Cause)
+	case enforcer.EventLingers:
+		w.linger(ev.Linger)
+	case enforcer.EventLingerOver:
+		w.lingerOver(ev.Linger, ev.Cause)
 	case enforcer.EventSet:
 		w.draws(ev.Draws)
 	case enforcer.EventDrawn:
@@ -136,7 +145,7 @@ func decodeRecord(b []byte, same *sameParts) (ev enforcer.Event, ends enforcer.L
 	}
 	r.profiles = version == recordVersionRules
 	written := version
-	version = min(version, recordVersion) // parts are told by the amounts themselves, and hold-offs by the kind
+	version = min(version, recordVersion) // parts are told by the amounts themselves, hold-offs and lingers by the kind
 	r.version = version
 	if r.Bad || version == 0 || int(kind) >= len(recordKinds) || recordKinds[kind] == "" {
 		return enforcer.Event{}, ends, record.ErrUnreadable
@@ -160,6 +169,10 @@ func decodeRecord(b []byte, same *sameParts) (ev enforcer.Event, ends enforcer.L
 		ev.HoldOff = r.holdOff()
 	case enforcer.EventLifted:
 		ev.HoldOff, ev.Cause = r.lifted()
+	case enforcer.EventLingers:
+		ev.Linger = r.linger()
+	case enforcer.EventLingerOver:
+		ev.Linger, ev.Cause = r.lingerOver()
 	case enforcer.EventSet:
 		ev.Draws = r.draws()
 	case enforcer.EventDrawn:
@@ -411,15 +424,19 @@ func (r *recordReader) terms() *enforcer.Terms {
 
 func (r *recordReader) items() (out []enforcer.Item) {
 	for range r.Count() {
-		it := enforcer.Item{Pool: r.Text(), N: r.Int()}
-		if it.N < 0 { // parts of slots: see recordWriter.amount
-			it.N, it.Of = -it.N, r.Int()
-		}
-		if !r.dry {
+		if it := r.item(); !r.dry {
 			out = append(out, it)
 		}
 	}
 	return out
+}
+
+func (r *recordReader) item() enforcer.Item {
+	it := enforcer.Item{Pool: r.Text(), N: r.Int()}
+	if it.N < 0 { // parts of slots: see recordWriter.amount
+		it.N, it.Of = -it.N, r.Int()
+	}
+	return it
 }
 
 func (r *recordReader) holder() *enforcer.Holder {

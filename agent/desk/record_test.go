@@ -51,6 +51,20 @@ func someHoldOff() *rapid.Generator[*enforcer.HoldOff] {
 	})
 }
 
+func someLinger() *rapid.Generator[*enforcer.Linger] {
+	return rapid.Custom(func(t *rapid.T) *enforcer.Linger {
+		x := &enforcer.Linger{Item: enforcer.Item{Pool: rapid.String().Draw(t, "pool"),
+			N: rapid.Int64Min(1).Draw(t, "n")}, Since: instants().Draw(t, "since"), Until: instants().Draw(t, "until"),
+			Who:  enforcer.User{UID: rapid.Uint32().Draw(t, "uid"), Credential: rapid.String().Draw(t, "credential")},
+			Rule: rapid.String().Draw(t, "rule")}
+		if rapid.Bool().Draw(t, "in parts") {
+			x.Item.Of = rapid.Int64Range(2, enforcer.MaxQuantum).Draw(t, "of")
+		}
+		copy(x.Lease[:], rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "lease"))
+		return x
+	})
+}
+
 func someEvent() *rapid.Generator[enforcer.Event] {
 	return rapid.Custom(func(t *rapid.T) enforcer.Event {
 		ev := enforcer.Event{Kind: rapid.SampledFrom(recordKinds[1:]).Draw(t, "kind"), At: instants().Draw(t, "at")}
@@ -95,6 +109,11 @@ func someEvent() *rapid.Generator[enforcer.Event] {
 			ev.HoldOff = someHoldOff().Draw(t, "hold-off")
 		case enforcer.EventLifted:
 			ev.HoldOff, ev.Cause = &enforcer.HoldOff{Lease: enforcer.LeaseID{7}}, enforcer.CauseReleased
+		case enforcer.EventLingers:
+			ev.Linger = someLinger().Draw(t, "linger")
+		case enforcer.EventLingerOver:
+			ev.Linger = &enforcer.Linger{Lease: enforcer.LeaseID{7}, Item: enforcer.Item{Pool: "a"}}
+			ev.Cause = rapid.SampledFrom(recordCauses[1:]).Draw(t, "cause")
 		case enforcer.EventSet:
 			ev.Draws = draws()
 		case enforcer.EventDrawn:

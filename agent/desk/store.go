@@ -131,6 +131,7 @@ func openStore(runtimeDir, stateDir string, sealed *seals.Seals, core *enforcer.
 	if s.runtime, err = s.open(runtimeDir, seals.RuntimeJournal, false, into); err != nil {
 		return s, err
 	}
+	into.resumeLingers(now(into.mark)) // nor is this written
 	if s.past() && into.was.Boot == "" {
 		into.was.Boot = earlier
 	}
