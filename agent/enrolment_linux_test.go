@@ -34,7 +34,7 @@ func TestEnrolmentFile(t *testing.T) {
 	h.until("a word of the missing token", func(l *wire.License) bool {
 		return l.Code == "HEARTBEAT_NOT_STARTED" && l.Upstream != nil && l.Upstream.State == "misconfigured"
 	})
-	text, _, err := g.NewToken("L1", 1, registry.MaxTokenTime, "")
+	text, _, err := g.NewToken("L1", 1, registry.MaxTokenTime, "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -81,13 +81,21 @@ type Denial struct {
 }
 
 // Elsewhere returns the denial with where the site's other slots are: out of them other hosts have, and of these idle
-// are in nobody's use. Only a denial for want of a share has anything to say of them; any other is returned as it is.
-func (d *Denial) Elsewhere(out, idle int64) *Denial {
-	if d.Site == 0 || out <= 0 {
+// are in nobody's use, and which rule for hosts leaves this one no more; empty: none does. Only a denial for want of a
+// share has anything to say of them; any other is returned as it is.
+func (d *Denial) Elsewhere(out, idle int64, rule string) *Denial {
+	if d.Site == 0 || out <= 0 && rule == "" {
 		return d
 	}
 	said := *d
 	said.Idle = idle
+	if rule != "" {
+		said.Rule = rule
+		said.Detail = fmt.Sprintf("%s; other hosts have %d, and rule %s of the site leaves this host no more", d.Detail,
+			out, rule)
+		said.Hint = "wait (wait_seconds) until another host of the rule releases some, or ask who sets the site's rules"
+		return &said
+	}
 	if idle == 0 {
 		said.Detail = fmt.Sprintf("%s; other hosts have %d, and use them", d.Detail, out)
 		said.Hint = "wait (wait_seconds) until another host releases some, or have the licence extended"

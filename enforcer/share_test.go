@@ -38,12 +38,12 @@ func TestShares(t *testing.T) {
 			says      string
 		}{{3, 2, "; other hosts have 3, of which 2 lie idle"}, {3, 0, "; other hosts have 3, and use them"},
 			{0, 0, "more"}} {
-			if said := d.Denial.Elsewhere(c.out, c.idle); !strings.HasSuffix(said.Detail, c.says) ||
+			if said := d.Denial.Elsewhere(c.out, c.idle, ""); !strings.HasSuffix(said.Detail, c.says) ||
 				said.Code != NoSlots {
 				t.Errorf("%d elsewhere, %d idle: %q", c.out, c.idle, said.Detail)
 			}
 		}
-		if other := (&Denial{Code: NoSlots, Detail: "full"}).Elsewhere(3, 2); other.Detail != "full" {
+		if other := (&Denial{Code: NoSlots, Detail: "full"}).Elsewhere(3, 2, "berlin"); other.Detail != "full" {
 			t.Errorf("of a pool that is no share: %q", other.Detail)
 		}
 	}

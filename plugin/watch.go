@@ -36,4 +36,6 @@ type PoolNews struct {
 type Elsewhere struct {
 	Out  int64 // slots that other agents have
 	Idle int64 // of which nobody uses, as far as those agents have said
+	// Rule names the rule for hosts of the site that leaves this agent no more; empty: none does. It is clipped text.
+	Rule string
 }

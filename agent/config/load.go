@@ -48,7 +48,7 @@ func Load(s Source) (*Config, error) {
 				return nil, err
 			}
 		}
-		d.document(data)
+		d.document(data, c)
 	}
 	d.environment(s.Env)
 	for _, key := range slices.Sorted(maps.Keys(s.Flags)) {
@@ -111,8 +111,8 @@ func (c *Config) readFile(path string, max int64) ([]byte, error) {
 	return data, err
 }
 
-// document puts the one YAML document of a file into the configuration.
-func (d *decoder) document(data []byte) {
+// document puts the one YAML document of a file into the configuration, or into what stands in its place.
+func (d *decoder) document(data []byte, into any) {
 	if len(data) > maxFile {
 		d.fault(d.file, "", "the file is larger than %d bytes; a configuration is far smaller", maxFile)
 		return
@@ -140,7 +140,7 @@ func (d *decoder) document(data []byte) {
 				"as in `product: acme`", clip(n.Value))
 		return
 	}
-	d.mapping(doc.Content[0], reflect.ValueOf(d.config).Elem(), "")
+	d.mapping(doc.Content[0], reflect.ValueOf(into).Elem(), "")
 }
 
 // variables that have a name of their own, or are not the configuration's

@@ -94,8 +94,8 @@ func (d *Desk) finish(ctx context.Context, a *pending) (Grant, *enforcer.Denial)
 	}
 	d.seen.Acquired(pool, time.Since(origin)-a.start-waited, dec.Denial, dec.Replayed)
 	if d.signals.Elsewhere != nil && dec.Denial != nil && dec.Denial.Site != 0 {
-		if out, idle, known := d.signals.Elsewhere(dec.Denial.Pool); known {
-			dec.Denial = dec.Denial.Elsewhere(out, idle)
+		if out, idle, rule, known := d.signals.Elsewhere(dec.Denial.Pool); known {
+			dec.Denial = dec.Denial.Elsewhere(out, idle, rule)
 		}
 	}
 	if d.signals.Denied != nil && dec.Denial != nil && ctx.Err() == nil {

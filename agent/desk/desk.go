@@ -56,7 +56,7 @@ type Signals struct {
 	Denied func(*enforcer.Acquire, *enforcer.Denial)
 	// Elsewhere says how many slots of a pool other hosts have, and how many of them lie idle, where that is known. It
 	// waits for nothing; optional.
-	Elsewhere func(pool string) (out, idle int64, known bool)
+	Elsewhere func(pool string) (out, idle int64, rule string, known bool)
 	// FencePassed has the verdict judged again, since part of what it grants is over (see [Desk.SetVerdict]), and
 	// returns when it is in force.
 	FencePassed func()

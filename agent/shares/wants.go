@@ -81,10 +81,10 @@ func (w *Wants) elsewhere(pool string, e *plugin.Elsewhere) {
 }
 
 // Elsewhere returns how many slots of a pool other hosts have, and how many of those lie idle, as the upstream said
-// when it last gave this agent too few.
-func (w *Wants) Elsewhere(pool string) (out, idle int64, known bool) {
+// when it last gave this agent too few, and the rule for hosts that leaves it no more; empty: none does.
+func (w *Wants) Elsewhere(pool string) (out, idle int64, rule string, known bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	o, ok := w.others[pool]
-	return o.Out, o.Idle, ok && time.Since(o.at) < knownFor
+	return o.Out, o.Idle, o.Rule, ok && time.Since(o.at) < knownFor
 }

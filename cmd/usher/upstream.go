@@ -88,7 +88,8 @@ own key. "usher upstream site-key" makes and shows that key.`,
 	f.StringVar(&o.logFormat, "log-format", "text", "text or json")
 	cmd.PersistentFlags().StringVar(&o.data, "data", "", "the server's folder (USHER_UPSTREAM_DATA)")
 	cmd.AddCommand(c.upstreamList(&o), c.upstreamSiteKey(&o), c.upstreamAdd(&o), c.upstreamRenew(&o),
-		c.upstreamMachines(&o), c.upstreamForget(&o), c.upstreamForgive(&o), c.upstreamToken(&o),
+		c.upstreamMachines(&o), c.upstreamForget(&o), c.upstreamForgive(&o), c.upstreamToken(&o), c.upstreamLabel(&o),
+		c.upstreamRules(&o),
 		c.upstreamState(&o, "suspend", "Suspend a licence: its hosts learn of it with their next call"),
 		c.upstreamState(&o, "resume", "End the suspension of a licence"),
 		c.upstreamState(&o, "revoke", "Revoke a licence permanently"),

@@ -21,6 +21,9 @@ func admissionNotes(h registry.Activation, now time.Time) (out []string) {
 	if n := len(h.Prints); n > 1 {
 		out = append(out, fmt.Sprintf("%d fingerprints", n))
 	}
+	if len(h.Labels) > 0 {
+		out = append(out, "labels "+labelText(h.Labels))
+	}
 	switch {
 	case h.Enrolled != "":
 		out = append(out, "enrolled by token "+short(h.Enrolled))
@@ -65,7 +68,8 @@ which does not know the later answers.`,
 func (c *cli) upstreamToken(o *upstreamFlags) *cobra.Command {
 	order := registry.Order{Do: "token"}
 	var lasts string
-	cmd := &cobra.Command{Use: "token ID [--uses N] [--expires D] [--note TEXT]",
+	var labels []string
+	cmd := &cobra.Command{Use: "token ID [--uses N] [--expires D] [--note TEXT] [--label K=V]",
 		Short: "Make an enrolment token, which admits new hosts to a licence", Args: cobra.ExactArgs(1),
 		Long: `Make an enrolment token and print it. The server admits an agent that has it in the file of
 upstream.enrolment_file, without the licence document. With --require-enrolment it admits no new
@@ -74,6 +78,9 @@ again.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			span, err := spanOf("expires", lasts, time.Second)
 			if err != nil {
+				return err
+			}
+			if order.Labels, err = labelsFrom(labels); err != nil {
 				return err
 			}
 			order.ID, order.Seconds = args[0], int64(span/time.Second)
@@ -95,6 +102,8 @@ again.`,
 	numberVar(cmd.Flags(), &order.Uses, "uses", 1, 1, registry.MaxTokenUses, "how many hosts it admits, 1 to 1000")
 	cmd.Flags().StringVar(&lasts, "expires", "7d", "how long it is valid, at most 400d")
 	cmd.Flags().StringVar(&order.Note, "note", "", "a note for `token list`")
+	cmd.Flags().StringArrayVar(&labels, "label", nil,
+		"a label of the hosts that it admits, such as site=berlin, for the site's rules; may be repeated")
 	cmd.AddCommand(
 		&cobra.Command{Use: "list [ID]", Short: "List the enrolment tokens of a licence, or of all",
 			Args: cobra.MaximumNArgs(1), RunE: func(cmd *cobra.Command, args []string) error {

@@ -157,8 +157,9 @@ type PoolNews struct {
 
 // Elsewhere is [plugin.Elsewhere].
 type Elsewhere struct {
-	Out  int64 `json:"out"`
-	Idle int64 `json:"idle"`
+	Out  int64  `json:"out"`
+	Idle int64  `json:"idle"`
+	Rule string `json:"rule,omitempty"`
 }
 
 // asPlugin returns what an agent may believe of it; nil for nil.
@@ -167,7 +168,7 @@ func (e *Elsewhere) asPlugin() *plugin.Elsewhere {
 		return nil
 	}
 	out := min(max(0, e.Out), enforcer.MaxN)
-	return &plugin.Elsewhere{Out: out, Idle: min(max(0, e.Idle), out)}
+	return &plugin.Elsewhere{Out: out, Idle: min(max(0, e.Idle), out), Rule: e.Rule[:min(len(e.Rule), 64)]}
 }
 
 // The system_codes of a refusal that mean something to a Client.

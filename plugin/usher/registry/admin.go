@@ -11,12 +11,14 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin/usher/online"
 )
 
 // Order is an operator's order to a running registry, over a socket that nobody else may write to.
 type Order struct {
-	// list, blocks, add, suspend, resume, revoke, renew, machines, forget, forgive, token, tokens, revoke-token
+	// list, blocks, add, suspend, resume, revoke, renew, machines, forget, forgive, token, tokens, revoke-token, label,
+	// rules, set-rules
 	Do       string    `json:"do"`
 	ID       string    `json:"id,omitempty"`
 	Reason   string    `json:"reason,omitempty"`
@@ -30,6 +32,10 @@ type Order struct {
 	Seconds int64  `json:"seconds,omitzero"`
 	Note    string `json:"note,omitempty"`
 	Token   string `json:"token,omitempty"`
+	// Labels are those of a token, or of a host with label: it has these and no others then.
+	Labels map[string]string `json:"labels,omitempty"`
+	// Rules are those of set-rules.
+	Rules enforcer.SiteRules `json:"rules,omitempty"`
 }
 
 // Done is the result of an Order.
@@ -41,6 +47,8 @@ type Done struct {
 	Forgiven  int        `json:"forgiven,omitzero"`
 	Token     string     `json:"token,omitempty"` // a new one; it is shown once
 	Tokens    []Token    `json:"tokens,omitempty"`
+	Labelled  int        `json:"labelled,omitzero"`
+	Rules     *Ruled     `json:"rules,omitempty"`
 	Error     string     `json:"error,omitempty"`
 }
 
@@ -69,7 +77,8 @@ func (g *Registry) Carry(o Order) (d Done, err error) {
 		d.Forgiven, err = g.Forgive(o.ID, o.Agent)
 	case "token":
 		var t *Token
-		if d.Token, t, err = g.NewToken(o.ID, o.Uses, time.Duration(o.Seconds)*time.Second, o.Note); err == nil {
+		if d.Token, t, err = g.NewToken(o.ID, o.Uses, time.Duration(o.Seconds)*time.Second, o.Note,
+			o.Labels); err == nil {
 			d.Tokens = []Token{*t}
 		}
 	case "tokens":
@@ -79,10 +88,16 @@ func (g *Registry) Carry(o Order) (d Done, err error) {
 		if t, err = g.RevokeToken(o.Token); err == nil {
 			d.Tokens = []Token{*t}
 		}
+	case "label":
+		d.Labelled, err = g.SetLabels(o.ID, o.Agent, o.Labels)
+	case "rules":
+		d.Rules, err = g.Rules()
+	case "set-rules":
+		d.Rules, err = g.SetRules(o.Rules)
 	default:
 		err = fmt.Errorf("there is no order %q", o.Do)
 	}
-	if err == nil && o.Do != "list" && o.Do != "blocks" && o.Do != "tokens" {
+	if err == nil && o.Do != "list" && o.Do != "blocks" && o.Do != "tokens" && o.Do != "rules" {
 		g.cfg.Log.Info("an operator's order", "do", o.Do, "licence", o.ID, "reason", o.Reason)
 	}
 	return d, err
@@ -142,12 +157,14 @@ func Ask(ctx context.Context, socket string, o Order) (Done, error) {
 // answers reports whether a result has what its order brings about.
 func (d *Done) answers(do string) bool {
 	switch do {
-	case "list", "blocks", "tokens", "forget", "forgive":
+	case "list", "blocks", "tokens", "forget", "forgive", "label":
 		return true // nothing and 0 are results
 	case "token":
 		return len(d.Tokens) == 1 && d.Token != ""
 	case "revoke-token":
 		return len(d.Tokens) == 1
+	case "rules", "set-rules":
+		return d.Rules != nil
 	default:
 		return d.Licence != nil
 	}

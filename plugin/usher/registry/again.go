@@ -152,6 +152,7 @@ type Released struct {
 	Blocks   Sequence  `json:"blocks,omitzero"`
 	ClonedAt time.Time `json:"cloned_at,omitzero"`
 	Again
+	Labels map[string]string `json:"labels,omitempty"` // that the host has again when it comes back
 }
 
 // release takes a host's record out, and keeps what must stay known of it.
@@ -167,7 +168,8 @@ func release(tx *bbolt.Tx, a *Activation, now time.Time, r usher.Reactivations) 
 	}
 	return errors.Join(tx.Bucket(activations).Delete(key),
 		put(tx.Bucket(released), key,
-			Released{a.License, a.AgentKey, from.Add(keep), a.Sequence, a.Blocks, a.ClonedAt, a.Again}))
+			Released{a.License, a.AgentKey, from.Add(keep), a.Sequence, a.Blocks, a.ClonedAt, a.Again,
+				a.Labels}))
 }
 
 // forgetReleased forgets what need not stay known.

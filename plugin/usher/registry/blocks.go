@@ -27,6 +27,8 @@ type Block struct {
 	Hold    int64     `json:"hold,omitzero"`
 	Token   string    `json:"token,omitempty"`
 	Taken   time.Time `json:"taken"` // for people
+	// Labels are the host's, by which the site's rules count the block.
+	Labels map[string]string `json:"labels,omitempty"`
 
 	until time.Duration // on the server's boot-time clock: over then
 	// likewise, where Told is less: an agent that has not heard of it stops handing out Slots before
@@ -58,6 +60,7 @@ type blocks struct {
 	// which agent has them.
 	settling time.Duration
 	stocks   map[share]stock // of a broker; nil: this server has all that licences grant
+	rules    enforcer.SiteRules
 }
 
 // change is the result of a decision: blocks to put, as they are now, and blocks to remove.
@@ -98,6 +101,7 @@ func (b *blocks) out(s share, but string, now time.Duration) (n int64) {
 
 // inTheWay returns the expired blocks of a pool whose slots are needed for a block, new or not, to have n. All blocks
 // that are kept fit into total together, so that after a restart, which forgets what was over, no slot is out twice.
+// Under rules for hosts none is kept: they bound parts of the total, too.
 func (b *blocks) inTheWay(s share, but string, n int64, total enforcer.Limit, now time.Duration) (ids []string) {
 	for id, x := range b.of[s] {
 		if id != but {
@@ -106,13 +110,13 @@ func (b *blocks) inTheWay(s share, but string, n int64, total enforcer.Limit, no
 			}
 		}
 	}
-	if total.Covers(n) {
+	if total.Covers(n) && len(b.rules.On(s.pool)) == 0 {
 		return nil
 	}
 	return ids
 }
 
-// room returns how many slots of a pool a block can have beside the others, of at most total.
+// room returns how many slots of a pool are free beside those of one block, of at most total, whatever rules say.
 func (b *blocks) room(s share, but string, total enforcer.Limit, now time.Duration) int64 {
 	if total == enforcer.Unlimited {
 		return enforcer.MaxN
@@ -125,11 +129,12 @@ type ask struct {
 	agent   string
 	license *enforcer.License
 	*online.BlockRequest
-	had   map[string]Had // what the agent has by the server's own word, as far as it has heard
-	newID string         // of a block to be
-	now   time.Duration  // since boot
-	wall  time.Time
-	ttl   time.Duration // the longest time of a block
+	had    map[string]Had    // what the agent has by the server's own word, as far as it has heard
+	newID  string            // of a block to be
+	labels map[string]string // of the host, as they are bound to its key
+	now    time.Duration     // since boot
+	wall   time.Time
+	ttl    time.Duration // the longest time of a block
 }
 
 func (a *ask) seconds() int64 {
@@ -179,14 +184,15 @@ func (b *blocks) checkOut(a *ask) (*Block, change, *online.Refusal) {
 			return b.extend(a)
 		}
 	}
-	n := min(a.Slots, b.room(s, "", total, a.now))
+	room, rule := b.roomFor(s, "", a.labels, total, a.now)
+	n := min(a.Slots, room)
 	b.miss(s, a, n)
 	least := a.AtLeast
 	if least == 0 {
 		least = a.Slots
 	}
 	if n < least {
-		return nil, change{}, full(a.Pool, b.out(s, "", a.now), total, b.elsewhere(s, a.agent, a.now))
+		return nil, change{}, full(a.Pool, b.out(s, "", a.now), total, rule, b.elsewhere(s, a.agent, rule, a.now))
 	}
 	x := &Block{ID: a.newID, License: a.license.ID, Pool: a.Pool, Agent: a.agent, Slots: n, Token: a.Token,
 		Taken: a.wall}
@@ -197,10 +203,17 @@ func (b *blocks) checkOut(a *ask) (*Block, change, *online.Refusal) {
 func (b *Block) from(a *ask) *Block {
 	b.Seconds, b.Hold = max(b.Seconds, a.seconds()), max(b.Hold, hold(a.license))
 	b.until = a.now + b.span()
+	b.Labels = a.labels
 	return b
 }
 
-func full(pool string, out int64, total enforcer.Limit, where *online.Elsewhere) *online.Refusal {
+func full(pool string, out int64, total enforcer.Limit, rule string, where *online.Elsewhere) *online.Refusal {
+	if rule != "" {
+		return &online.Refusal{System: plugin.SystemFull, Reason: fmt.Sprintf(
+			"pool %s: agents have %d of its %s slots, and rule %s of the site leaves this host no more", pool, out,
+			total,
+			rule), Hint: "ask again later: agents may return some", Elsewhere: where}
+	}
 	return &online.Refusal{System: plugin.SystemFull, Reason: fmt.Sprintf("pool %s: agents have %d of its %s slots",
 		pool, out, total), Hint: "ask again later: agents may return some", Elsewhere: where}
 }
@@ -219,7 +232,8 @@ func (b *blocks) extend(a *ask) (*Block, change, *online.Refusal) {
 	s := share{was.License, was.Pool}
 	total, _ := b.total(a.license, was.Pool)
 	b.totals[s] = total
-	x, room := *was, b.room(s, was.ID, total, a.now)
+	x := *was
+	room, _ := b.roomFor(s, was.ID, a.labels, total, a.now)
 	if settling {
 		room = 0 // slots that the store takes for free may be another's
 	}

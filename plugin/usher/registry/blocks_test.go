@@ -34,6 +34,7 @@ type neverOver struct {
 	total, overage enforcer.Limit
 	l              *enforcer.License
 	agents         map[string][]believed
+	labels         map[string]map[string]string
 }
 
 // blockTTL is how long the blocks of these tests last.
@@ -103,6 +104,7 @@ func (c *neverOver) extend(t *rapid.T, who string, i int, a *ask, hear func(*Blo
 // restart starts the server again with what it has kept.
 func (c *neverOver) restart() {
 	kept := newBlocks()
+	kept.rules = c.b.rules
 	for _, x := range c.b.by {
 		y := *x
 		y.until = c.now + y.span()
@@ -116,7 +118,7 @@ func (c *neverOver) restart() {
 func (c *neverOver) step(t *rapid.T) {
 	who, i := c.pick(t)
 	c.n++
-	a := &ask{agent: who, license: c.l, newID: fmt.Sprint("new", c.n), now: c.now, ttl: blockTTL,
+	a := &ask{agent: who, labels: c.labels[who], license: c.l, newID: fmt.Sprint("new", c.n), now: c.now, ttl: blockTTL,
 		BlockRequest: &online.BlockRequest{Pool: "seats",
 			Slots: rapid.Int64Range(1, 6).Draw(t, "slots"), AtLeast: 1,
 			Seconds: rapid.Int64Range(0, 12).Draw(t, "seconds"),

@@ -43,6 +43,7 @@ type decision struct {
 	gone    bool        // the host gives its place up
 	joined  bool        // the host gets a place
 	token   *Token      // to be put
+	by      *Token      // by which the host is admitted; nil: by the document
 	log     []func(*slog.Logger)
 }
 
@@ -131,7 +132,7 @@ func (g *Registry) decide(tx *bbolt.Tx, q *question) (*decision, error) {
 		}
 	}
 	done := g.goOn(host, known, q, terms, d)
-	d.next = &word{Host: host.ID, Pools: isBlockCall(q.Call), Count: host.sequence(q.Call).Count}
+	d.next = &word{Labels: host.Labels, Host: host.ID, Pools: isBlockCall(q.Call), Count: host.sequence(q.Call).Count}
 	if done {
 		return d, nil
 	}
@@ -236,9 +237,12 @@ func (g *Registry) admit(tx *bbolt.Tx, q *question, l *Licence, d *decision) (*L
 	case g.cfg.Site && fault == nil && older([]byte(l.Document), []byte(q.Document)):
 		l = renewedBy(q, l, d)
 	}
-	if token != nil && (fault != nil || g.cfg.RequireEnrolment) && !slices.Contains(token.Keys, q.agent) {
-		token.Keys = append(token.Keys, q.agent)
-		d.token = token
+	if token != nil && (fault != nil || g.cfg.RequireEnrolment || len(token.Labels) > 0) {
+		d.by = token
+		if !token.admitted(q.agent) {
+			token.Keys = append(token.Keys, q.agent)
+			d.token = token
+		}
 	}
 	return l, nil
 }
@@ -302,8 +306,13 @@ func (g *Registry) newHost(tx *bbolt.Tx, q *question, l *Licence, terms *enforce
 	if was != nil {
 		a.Sequence, a.Blocks, a.Again, a.ClonedAt = was.Sequence, was.Blocks, was.Again, was.ClonedAt
 	}
-	if d.token != nil {
-		a.Enrolled = d.token.ID
+	switch {
+	case d.by != nil:
+		a.Enrolled, a.Labels = d.by.ID, d.by.Labels
+	case q.word != nil: // the store may be an old copy
+		a.Labels = q.word.Labels
+	case was != nil:
+		a.Labels = was.Labels
 	}
 	d.say(slog.LevelInfo, "a host was activated", "licence", l.ID, "agent_key", q.agent)
 	return a, nil

@@ -31,11 +31,16 @@ type Token struct {
 	Made    time.Time `json:"made"`
 	Expires time.Time `json:"expires"`
 	Note    string    `json:"note,omitempty"`
+	// Labels are bound to the keys that it admits; see [enforcer.SiteRule].
+	Labels map[string]string `json:"labels,omitempty"`
 }
 
 // NewToken makes a token for a licence that is known here, and returns its text, which is shown once.
-func (g *Registry) NewToken(license string, uses int64, lasts time.Duration, note string) (string, *Token, error) {
-	switch {
+func (g *Registry) NewToken(license string, uses int64, lasts time.Duration, note string,
+	labels map[string]string) (string, *Token, error) {
+	switch err := enforcer.CheckHostLabels(labels); {
+	case err != nil:
+		return "", nil, err
 	case uses < 1 || uses > MaxTokenUses:
 		return "", nil, fmt.Errorf("a token is for 1 to %d hosts, not for %d", MaxTokenUses, uses)
 	case lasts <= 0 || lasts > MaxTokenTime:
@@ -46,7 +51,8 @@ func (g *Registry) NewToken(license string, uses int64, lasts time.Duration, not
 	}
 	text := online.NewToken()
 	now := g.cfg.Now()
-	t := &Token{ID: online.TokenID(text), License: license, Uses: uses, Made: now, Expires: now.Add(lasts), Note: note}
+	t := &Token{ID: online.TokenID(text), License: license, Uses: uses, Made: now, Expires: now.Add(lasts), Note: note,
+		Labels: labels}
 	return text, t, g.db.Update(func(tx *bbolt.Tx) error {
 		if tx.Bucket(licences).Get([]byte(license)) == nil {
 			return fmt.Errorf("licence %s: %w; `usher upstream add FILE` makes it known", license, ErrUnknown)

@@ -93,6 +93,9 @@ func (g *Registry) ServePools(ttl time.Duration, up func() time.Duration) error 
 		if err != nil {
 			return err
 		}
+		if p.blocks.rules, err = rulesOf(tx); err != nil {
+			return err
+		}
 		return p.start(g, tx, first)
 	})
 	if err != nil {
@@ -149,7 +152,11 @@ func (p *Blocks) decide(agent string, l *enforcer.License, r *online.BlockReques
 		return nil, away, nil
 	}
 	copied := *r
-	a := &ask{agent: agent, license: l, BlockRequest: &copied, had: had, newID: newChain(), now: p.up(),
+	labels, err := p.bound(l.ID, agent)
+	if err != nil {
+		return nil, nil, err
+	}
+	a := &ask{agent: agent, labels: labels, license: l, BlockRequest: &copied, had: had, newID: newChain(), now: p.up(),
 		wall: p.now().UTC(), ttl: p.ttl}
 	x, c, refused := how(a)
 	defer p.tell(l.ID)
@@ -166,7 +173,8 @@ func (p *Blocks) decide(agent string, l *enforcer.License, r *online.BlockReques
 	reply := &online.BlockReply{ID: x.ID, Pool: x.Pool, Slots: x.size(), Seconds: a.seconds(),
 		Wanted: p.blocks.wanted(s, agent, a.now)}
 	if a.Slots > reply.Slots {
-		reply.Elsewhere = p.blocks.elsewhere(s, agent, a.now)
+		_, rule := p.blocks.roomFor(s, "", a.labels, p.blocks.totals[s], a.now)
+		reply.Elsewhere = p.blocks.elsewhere(s, agent, rule, a.now)
 	}
 	return reply, nil, nil
 }

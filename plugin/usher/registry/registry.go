@@ -80,6 +80,8 @@ type Activation struct {
 	Shown int64 `json:"shown,omitzero"`
 	// Enrolled is the id of the token that admitted this key; empty: the licence document did.
 	Enrolled string `json:"enrolled,omitempty"`
+	// Labels are the host's, as the token that admitted it or an operator bound them to its key.
+	Labels map[string]string `json:"labels,omitempty"`
 	Again
 	Version    string              `json:"version,omitempty"`
 	Components map[string][]string `json:"components,omitempty"`

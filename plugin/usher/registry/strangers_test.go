@@ -215,7 +215,7 @@ func TestDocumentNeedsItsPredecessor(t *testing.T) {
 	if _, err := o.Add(doc, 0); err != nil {
 		t.Fatal(err)
 	}
-	text, _, err := o.NewToken("L1", 1, time.Hour, "")
+	text, _, err := o.NewToken("L1", 1, time.Hour, "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -244,7 +244,7 @@ func TestDocumentNeedsItsPredecessor(t *testing.T) {
 
 func TestTokensOutOfBounds(t *testing.T) {
 	o := openOffice(t, nil)
-	if _, _, err := o.NewToken("L1", 1, time.Hour, ""); err == nil {
+	if _, _, err := o.NewToken("L1", 1, time.Hour, "", nil); err == nil {
 		t.Error("a token of a licence that is not known")
 	}
 	if _, err := o.Add(o.sign("L1", nil), 0); err != nil {
@@ -255,7 +255,7 @@ func TestTokensOutOfBounds(t *testing.T) {
 		lasts time.Duration
 	}{{0, time.Hour}, {-1, time.Hour}, {registry.MaxTokenUses + 1, time.Hour}, {1, 0},
 		{1, registry.MaxTokenTime + time.Hour}} {
-		if _, _, err := o.NewToken("L1", bad.uses, bad.lasts, ""); err == nil {
+		if _, _, err := o.NewToken("L1", bad.uses, bad.lasts, "", nil); err == nil {
 			t.Errorf("a token of %d uses for %v", bad.uses, bad.lasts)
 		}
 	}
@@ -268,7 +268,7 @@ func TestEnrolment(t *testing.T) {
 	if _, err := o.Add(doc, 0); err != nil {
 		t.Fatal(err)
 	}
-	text, token, err := o.NewToken("L1", 2, time.Hour, "rack 4")
+	text, token, err := o.NewToken("L1", 2, time.Hour, "rack 4", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -309,7 +309,7 @@ func TestEnrolment(t *testing.T) {
 			next.ServeHTTP(w, r)
 		})
 	}
-	other, _, err := o.NewToken("L1", 9, time.Hour, "")
+	other, _, err := o.NewToken("L1", 9, time.Hour, "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -36,8 +36,9 @@ type count struct {
 // want is slots that an agent has asked for in vain, and needs.
 type want struct {
 	count
-	since time.Duration
-	told  count // the free slots that the agent was told of since
+	since  time.Duration
+	labels map[string]string // of the agent's host
+	told   count             // the free slots that the agent was told of since
 }
 
 // calls is what agents have said of their wants and idle slots, and were told. It is a matter of speed alone: none of
@@ -62,7 +63,7 @@ func (c *calls) miss(s share, a *ask, got int64) {
 		if c.missing[s] == nil {
 			c.missing[s] = map[string]want{}
 		}
-		w := want{count: count{slots, a.now + a.ttl/2}, since: a.now}
+		w := want{count: count{slots, a.now + a.ttl/2}, since: a.now, labels: a.labels}
 		if was.until > a.now {
 			w.since = was.since
 		}
@@ -97,6 +98,9 @@ func live(m map[string]count, but string, now time.Duration) (sum int64) {
 
 // wanted returns how many slots of a pool other agents need that are neither free nor on their way back.
 func (b *blocks) wanted(s share, agent string, now time.Duration) (n int64) {
+	if rules := b.rules.On(s.pool); len(rules) > 0 {
+		return b.wantedOf(rules, s, agent, now)
+	}
 	for who, w := range b.missing[s] {
 		if w.until <= now {
 			delete(b.missing[s], who)
@@ -110,9 +114,9 @@ func (b *blocks) wanted(s share, agent string, now time.Duration) (n int64) {
 	return max(0, n-b.room(s, "", b.totals[s], now)-live(b.recalls[s], agent, now))
 }
 
-// elsewhere returns where the slots are that an agent does not have.
-func (b *blocks) elsewhere(s share, agent string, now time.Duration) *online.Elsewhere {
-	e := &online.Elsewhere{}
+// elsewhere returns where the slots are that an agent does not have; rule is the one that leaves it none, or empty.
+func (b *blocks) elsewhere(s share, agent, rule string, now time.Duration) *online.Elsewhere {
+	e := &online.Elsewhere{Rule: rule}
 	for _, x := range b.of[s] {
 		if x.Agent != agent && x.until > now {
 			e.Out += x.Slots
@@ -178,7 +182,10 @@ func (b *blocks) news(license string, watch func(agent string) bool,
 			if w.told.until > now || !watch(who) {
 				continue
 			}
-			n := min(free, w.slots)
+			n := min(free, w.slots, b.letting(s, w, now))
+			if n <= 0 {
+				continue // a rule keeps it from what is free
+			}
 			w.told, free = count{n, now + actWithin}, free-n
 			missing[who] = w
 			tell(who, s.pool, online.PoolNews{Free: n})
@@ -195,7 +202,10 @@ func (b *blocks) news(license string, watch func(agent string) bool,
 			if asked || needs || !watch(who) {
 				continue
 			}
-			n := min(lacking, idle[who].slots)
+			n := min(lacking, idle[who].slots, b.useful(s, who, now))
+			if n <= 0 {
+				continue
+			}
 			if b.recalls[s] == nil {
 				b.recalls[s] = map[string]count{}
 			}

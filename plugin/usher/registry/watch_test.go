@@ -42,7 +42,7 @@ func TestNewsMovesFew(t *testing.T) {
 	if more := b.news("L1", all, now); len(more) != 0 {
 		t.Errorf("others are asked too: %v", more)
 	}
-	if e := b.elsewhere(share{"L1", "seats"}, "starving", now); e.Out != 100 || e.Idle != 80 {
+	if e := b.elsewhere(share{"L1", "seats"}, "starving", "", now); e.Out != 100 || e.Idle != 80 {
 		t.Errorf("elsewhere there are %+v", e)
 	}
 	// One returns what it was asked for, and the agent that lacks them is told.

@@ -23,6 +23,8 @@ type word struct {
 	At    int64  `json:"t"`           // when, by the server's clock
 	// Broker is the server's name in its fleet; empty: it has its slots from none.
 	Broker string `json:"f,omitempty"`
+	// Labels are those that are bound to the host's key.
+	Labels map[string]string `json:"l,omitempty"`
 	// Had is the agent's blocks by their ids, as the answers that it has heard said.
 	Had map[string]Had `json:"b,omitempty"`
 }
