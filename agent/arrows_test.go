@@ -39,6 +39,7 @@ var arrows = map[string][]string{
 	"agent/clock":       {},
 	"agent/court":       {"enforcer", "plugin"},
 	"agent/denials":     {"enforcer"},
+	"agent/places":      {"enforcer"},
 	"agent/desk": {"agent/clock", "agent/files", "agent/journal", "agent/liveness", "agent/memory", "agent/seals",
 		"enforcer"},
 	"agent/files":           {},

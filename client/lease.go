@@ -26,6 +26,7 @@ type Lease struct {
 	raw    string        // the agent's JSON; empty: info has it
 	info   *wire.Lease   // nil: zero
 	done   chan struct{} // closed when the lease is lost; nil: nobody has asked for it
+	places chan Waiting  // the latest place, capacity 1; nil: nobody asks for it
 	draw   bool          // it is a draw, which cannot be given back
 	proven Proven
 	closed bool
@@ -36,7 +37,11 @@ type Lease struct {
 // lifetime; the session renews a lease with a time to live. A refusal is an error with a code: errors.Is(err,
 // [ErrNoSlots]). If ctx ends first, a lease that comes later is given back.
 func (s *Session) Acquire(ctx context.Context, r Request) (*Lease, error) {
-	lease := &Lease{session: s, proven: ProvenNone}
+	return s.acquire(ctx, r, nil)
+}
+
+func (s *Session) acquire(ctx context.Context, r Request, places chan Waiting) (*Lease, error) {
+	lease := &Lease{session: s, proven: ProvenNone, places: places}
 	ttl := r.TTLSeconds > 0 || r.Lifetime == "ttl"
 	if ttl {
 		lease.closing = make(chan struct{})

@@ -181,6 +181,8 @@ func (l *link) line(line []byte) (called bool, err error) {
 		return true, nil
 	case m.Method == "" && a.err != nil:
 		return false, a.err // the agent refuses the connection
+	case m.Method == "lease.waiting":
+		l.placed(m.Params)
 	case m.Method != "":
 		var ev wire.Event
 		if json.Unmarshal(m.Params, &ev) == nil {

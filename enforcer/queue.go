@@ -331,6 +331,7 @@ func (e *Enforcer) applyQueued(w *Waiter) {
 		}
 		q := e.queueOf(w, it.Pool)
 		q.place(x)
+		e.line.came(q, x)
 		q.waiting += e.weigh(w, it)
 	}
 }
@@ -349,6 +350,7 @@ func (e *Enforcer) unqueue(w *Waiter) {
 	e.settle(u, e.account(u))
 	for i, it := range w.Items {
 		q := e.queueOf(w, it.Pool)
+		e.line.leaves(q, x, x.places[i])
 		q.Remove(x.places[i])
 		q.waiting -= e.weigh(w, it)
 		switch {

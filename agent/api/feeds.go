@@ -212,16 +212,39 @@ func (s *Feeds) Revoking(now time.Time, leases []*enforcer.Lease) {
 		return
 	}
 	for _, l := range leases {
-		s.mu.Lock()
-		heard := s.all != nil || s.users[l.Holder.Who()] != nil || s.own[processOf(l.Holder.Caller)] != nil
-		s.mu.Unlock()
-		if heard {
+		if s.hears(l.Holder.Caller) {
 			s.Tell(l.Holder, wire.Event{Type: "lease.revoking", At: now, LeaseID: l.ID.String(),
 				Items:  ItemShapes(l.Items),
 				Reason: "the licence no longer covers it; it ends at " + l.RevokeAt.UTC().Format(time.RFC3339)})
 		}
 	}
 }
+
+// Heard reports whether there are readers.
+func (s *Feeds) Heard() bool { return !s.none() }
+
+// hears reports whether anybody is told of the leases of a holder.
+func (s *Feeds) hears(c enforcer.Caller) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.all != nil || s.users[c.Who()] != nil || s.own[processOf(c)] != nil
+}
+
+// Waiting tells an acquire that waits, and those who see its leases, of its place. estimate is how long it may still
+// wait; zero: not known.
+func (s *Feeds) Waiting(now time.Time, p enforcer.Place, estimate time.Duration) {
+	by := p.Request.Caller
+	if s.none() || !s.hears(by) {
+		return
+	}
+	s.Tell(&enforcer.Holder{Caller: by}, wire.Event{Type: leaseWaiting, At: now.UTC(), LeaseID: p.ID.String(),
+		Items: ItemShapes(p.Items), Pool: p.Pool, Position: p.Position, NextEndsAt: Instant(p.Next),
+		EstimateSeconds: estimate.Round(time.Second).Seconds(),
+		Holder:          &wire.Holder{UID: by.UID, GID: by.GID, PID: by.PID, Exe: by.Exe, Credential: by.Credential}})
+}
+
+// leaseWaiting is the event of an acquire that waits.
+const leaseWaiting = "lease.waiting"
 
 // put puts an event into the feeds that it concerns.
 func (s *Feeds) put(ev fed) {

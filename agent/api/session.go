@@ -106,6 +106,10 @@ type session struct {
 	giveUp  enforcer.Release
 	room    enforcer.Room
 
+	waits struct { // which request waits for which lease
+		sync.Mutex
+		of map[string]string // the request's id, as JSON
+	}
 	turns sync.Mutex // guards turn; taken under the desk's lock
 	// closed when the last granted of the waiting acquires was answered; nil: there is none
 	turn chan struct{}

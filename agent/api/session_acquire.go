@@ -65,12 +65,20 @@ func (x *session) asked(r *rpcRequest) (q *enforcer.Acquire, nonce string, d *en
 // get their answers in the order in which they are granted.
 func (x *session) wait(r *rpcRequest, q *enforcer.Acquire, nonce string) {
 	var before, done chan struct{}
+	x.waits.Lock() // whoever is told of its place finds the request
 	finish, waits := x.agent.Begin(q, func() {
 		x.turns.Lock()
 		defer x.turns.Unlock()
 		before, done = x.turn, make(chan struct{})
 		x.turn = done
 	})
+	if waits && len(r.ID) > 0 {
+		if x.waits.of == nil {
+			x.waits.of = map[string]string{}
+		}
+		x.waits.of[q.ID.String()] = string(r.ID)
+	}
+	x.waits.Unlock()
 	answer := func(ctx context.Context) {
 		g, d := finish(ctx)
 		if before != nil {
@@ -104,11 +112,19 @@ func (x *session) wait(r *rpcRequest, q *enforcer.Acquire, nonce string) {
 	}
 	x.tasks.Go(func() {
 		defer func() { <-x.waiting }()
+		defer x.waitsNoMore(q.ID)
 		defer x.flush()
 		defer x.cancels.Delete(key)
 		defer cancel()
 		answer(ctx)
 	})
+}
+
+// waitsNoMore forgets which request waits for a lease.
+func (x *session) waitsNoMore(id enforcer.LeaseID) {
+	x.waits.Lock()
+	defer x.waits.Unlock()
+	delete(x.waits.of, id.String())
 }
 
 // answerGrant answers an acquire that was granted. A notification gets no answer, so nobody would know of a lease that

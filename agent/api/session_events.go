@@ -27,12 +27,12 @@ func (x *session) listen(as *rights) *enforcer.Denial {
 			own := h.PID == p.pid && h.Start == p.start && h.SameUser(p.caller(false)) &&
 				(p.pid != 0 || h.Inode == p.inode)
 			return (own || h.SameProcess(p.caller(false))) &&
-				(ev.Type == "lease.revoking" || ev.Type == "lease.ended" && ev.Cause != string(enforcer.CauseReleased))
+				(ev.Type == "lease.revoking" || ev.Type == leaseWaiting || ev.Type == "lease.ended" && ev.Cause != string(enforcer.CauseReleased))
 		})
 	} else {
 		events = x.server.feeds.Subscribe(visible(p, as.admin))
 	}
-	over := make(chan struct{})
+	over, mine := make(chan struct{}), x.sub.mine
 	x.sub.end = sync.OnceFunc(func() {
 		close(over)
 		events.Cancel()
@@ -52,6 +52,10 @@ func (x *session) listen(as *rights) *enforcer.Denial {
 			for _, ev := range events.Take() {
 				if isOver() { // the rest of it is no longer for this peer
 					return
+				}
+				if ev.Type == leaseWaiting {
+					x.notifyPlace(ev, mine)
+					continue
 				}
 				x.notify(ev)
 			}

@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -110,6 +111,21 @@ func (x *session) notify(ev *Event) {
 	defer x.mu.Unlock()
 	x.buf = append(append(append(x.buf[:0], `{"jsonrpc":"2.0","method":"`...), ev.Type...), `","params":`...)
 	x.write(append(append(x.buf, ev.JSON...), '}', '\n'))
+}
+
+// notifyPlace gathers the event of an acquire that waits. Where the acquire is this session's, the event names its
+// request. Of other sessions' a subscription to the own events is not told.
+func (x *session) notifyPlace(ev *Event, mine bool) {
+	x.waits.Lock()
+	request := x.waits.of[ev.LeaseID]
+	x.waits.Unlock()
+	if request == "" {
+		if !mine {
+			x.notify(ev)
+		}
+		return
+	}
+	x.notify(&Event{Event: ev.Event, JSON: slices.Concat([]byte(`{"request":`+request+`,`), ev.JSON[1:])})
 }
 
 // reply gathers an answer.

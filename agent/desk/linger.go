@@ -55,7 +55,8 @@ func (r *recordReader) lingerOver() (*enforcer.Linger, enforcer.Cause) {
 func (r *replay) resumeLingers(now time.Time) {
 	for _, x := range r.core.Lingers() {
 		if is := x.Resumed(now); is != x {
-			r.core.Apply(enforcer.Event{Kind: enforcer.EventLingerOver, At: now, Linger: x, Cause: enforcer.CauseExpired})
+			r.core.Apply(enforcer.Event{Kind: enforcer.EventLingerOver, At: now, Linger: x,
+				Cause: enforcer.CauseExpired})
 			r.core.Apply(lingers(is))
 		}
 	}

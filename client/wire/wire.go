@@ -371,6 +371,12 @@ type Event struct {
 	Count  int64      `json:"count,omitzero,omitempty"`
 	Since  *time.Time `json:"since,omitempty"`
 	Holder *Holder    `json:"holder,omitempty"`
+	// Of lease.waiting: an acquire waits for slots of Pool, and LeaseID is the lease that it would get.
+	Position int `json:"position,omitzero,omitempty"` // 1: it is the first
+	// when the next lease of the pool ends unless it is renewed, where that is known
+	NextEndsAt *time.Time `json:"next_ends_at,omitempty"`
+	// how long it may still wait at the pace of late, where that is known
+	EstimateSeconds float64 `json:"estimate_seconds,omitzero,omitempty"`
 }
 
 // Health is the answer to GET /v1/health and /v1/ready.

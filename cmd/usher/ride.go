@@ -86,7 +86,7 @@ func (c *cli) take(ctx context.Context, r wire.AcquireRequest, within time.Durat
 		if err == nil {
 			wait := c.timeout + time.Duration(r.WaitSeconds*float64(time.Second))
 			err = agent.WhileAnswering(ctx, wait, func(ctx context.Context) (err error) {
-				l, err = s.Acquire(ctx, r)
+				l, err = s.AcquireTold(ctx, r, c.tellPlace)
 				return err
 			})
 			_, lost := again(err)

@@ -134,6 +134,9 @@ process's. To start a program that holds slots, use "usher run".`,
 				defer p.Close()
 				take = func() (*wire.Lease, error) { return c.client().AcquireFor(cmd.Context(), p, r) }
 			}
+			if r.WaitSeconds > 0 {
+				defer c.tellPlaces(cmd.Context(), cmp.Or(pid, os.Getpid()))()
+			}
 			var l *wire.Lease
 			if err := c.ride(cmd.Context(), *wait, r.ClientToken != "", func() (err error) {
 				l, err = take()

@@ -397,6 +397,9 @@ func eventText(ev wire.Event) string {
 	if ev.Pool != "" {
 		s += " " + ev.Pool
 	}
+	if ev.Position > 0 {
+		s += " " + placeText(ev)
+	}
 	if ev.Since != nil {
 		s += fmt.Sprintf(" %d more since %s", ev.Count, ev.Since.UTC().Format(time.RFC3339))
 	} else if ev.Count > 1 {
