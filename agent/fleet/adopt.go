@@ -32,57 +32,41 @@ func (b *Bound) Adopt(ctx context.Context, from, pool, part, block string, n int
 	if _, ok := b.limits[pool]; !ok || n < 1 {
 		return nil, lapsed()
 	}
-	p := f.named(name)
-	if err := p.calls.take(ctx); err != nil {
-		return nil, f.transient(err)
-	}
-	defer p.calls.give()
-	for try := 0; ; try++ {
-		began := f.cfg.Now()
-		me, v, q, err := f.readyToLook(ctx, name)
-		if err != nil {
-			return nil, err
+	return f.try(ctx, name, func(a *attempt) (step, error) {
+		blocks := a.blocks
+		answer := func() (*plugin.Block, error) { return b.block(a.me, a.began, pool, block, blocks[block]) }
+		if s, settled, err := b.before(a, block, false); settled {
+			return s, err
 		}
-		if q != nil {
-			return nil, settling(*q, f.cfg.TTL)
-		}
-		blocks := f.mine(me, p, v)
-		d, err := f.lender(ctx, p, name, from)
+		d, err := f.lender(ctx, a.p, name, from)
 		if err != nil {
-			return nil, err
+			return step{}, err
 		}
 		if was, done := d.held.Moved[part]; done {
 			if was.To != f.cfg.Agent {
-				return nil, lapsed()
+				return step{}, lapsed()
 			}
-			return b.block(me, began, pool, block, blocks[block]) // the answer was lost
+			return step{then: answer}, nil // the answer was lost
 		}
 		if d.held.own() < n {
-			return nil, lapsed()
+			return step{}, lapsed()
 		}
 		next := d.held
 		if next.Moved = maps.Clone(d.held.Moved); next.Moved == nil {
 			next.Moved = map[string]moved{}
 		}
 		next.Moved[part] = moved{n, f.cfg.Agent}
-		v.total.Out -= n // of the lender; the sum stays as it is
 		blocks[block] += n
-		done, err := f.write(ctx, me, name, v, change{blocks: blocks, terms: b.terms(pool),
+		return step{write: &change{blocks: blocks, terms: b.terms(pool), grows: true, moved: n,
 			is:   []Is{absent(f.keys.agent(from)), still(d.kv.Key, d.kv.Mod)},
-			also: []Op{{Put: d.kv.Key, Value: text(next)}}}, true)
-		if err != nil {
-			return nil, err
-		}
-		if done {
-			f.touch(p, block, began)
-			f.cfg.Log.Info("a part of a dead site server's slots was taken over", "pool", name, "from", from, "slots",
-				n)
-			return b.block(me, began, pool, block, blocks[block])
-		}
-		if err := f.again(ctx, try, v); err != nil {
-			return nil, err
-		}
-	}
+			also: []Op{{Put: d.kv.Key, Value: text(next)}}},
+			then: func() (*plugin.Block, error) {
+				f.touch(a.p, block, a.began)
+				f.cfg.Log.Info("a part of a dead site server's slots was taken over", "pool", name, "from", from,
+					"slots", n)
+				return answer()
+			}}, nil
+	})
 }
 
 // lender returns the blocks of a lender that is dead and whose fence is over.

@@ -246,13 +246,12 @@ func (b *Bound) keep(ctx context.Context, pool, id string) (*plugin.Block, error
 }
 
 // again waits before a transaction is tried again that another agent's undid: at random over those who are seen to
-// contend.
-func (f *Fleet) again(ctx context.Context, try int, v *view) error {
+// wait.
+func (f *Fleet) again(ctx context.Context, try, contenders int) error {
 	if try >= maxTries {
 		return plugin.Transiently("too many agents ask for slots at the same time")
 	}
-	contenders := 1 + len(v.first)
-	wait := time.Duration(f.cfg.Jitter() * float64(min(contenders, 32)*min(try+1, 4)) * float64(2*time.Millisecond))
+	wait := time.Duration(f.cfg.Jitter() * float64(min(1+contenders, 32)*min(try+1, 4)) * float64(2*time.Millisecond))
 	select {
 	case <-ctx.Done():
 		return f.transient(ctx.Err())
@@ -264,136 +263,113 @@ func (f *Fleet) again(ctx context.Context, try int, v *view) error {
 // grow takes more slots into a block, as many as are free of those that it lacks. has is its size.
 func (b *Bound) grow(ctx context.Context, pool, id string, has, want, least, ahead int64) (*plugin.Block, error) {
 	f, name := b.fleet, poolName(b.licence, pool)
-	limit, ok := b.limits[pool]
+	own, ok := b.limits[pool]
 	if !ok {
 		return nil, &plugin.Error{Class: plugin.Transient, SystemCode: plugin.SystemNoPools,
 			Reason: "the fleet has no slots of " + pool + " to give: the licence names no site pool of it"}
 	}
-	p := f.named(name)
-	if err := p.calls.take(ctx); err != nil {
-		return nil, f.transient(err)
-	}
-	defer p.calls.give()
-	for try := 0; ; try++ {
-		began := f.cfg.Now()
-		me, v, q, err := f.readyToLook(ctx, name)
-		if err != nil {
-			return nil, err
+	return f.try(ctx, name, func(a *attempt) (step, error) {
+		v, blocks := a.v, a.blocks
+		answer := func() (*plugin.Block, error) {
+			f.touch(a.p, id, a.began)
+			return b.block(a.me, a.began, pool, id, blocks[id])
 		}
-		if q != nil {
-			return nil, settling(*q, f.cfg.TTL)
-		}
-		blocks := f.mine(me, p, v)
-		if len(blocks) > 0 && !v.assumed(me) {
-			if err := f.assume(ctx, me, name, v, blocks); err != nil {
-				return nil, err
-			}
-			if err := f.again(ctx, try, v); err != nil {
-				return nil, err
-			}
-			continue
+		if s, settled, err := b.before(a, id, has > 0); settled {
+			return s, err
 		}
 		if n, ok := blocks[id]; ok && (n >= want || has == 0) {
-			f.touch(p, id, began)
-			return b.block(me, began, pool, id, n) // the answer to the same request was lost
-		} else if !ok && has > 0 {
-			return nil, lapsed()
+			return step{then: answer}, nil // the answer to the same request was lost
 		}
-		limit := b.lowest(ctx, name, v, limit)
+		if f.Drained() {
+			if has > 0 {
+				return step{then: answer}, nil
+			}
+			return step{}, drainedError(pool)
+		}
+		limit := b.lowest(ctx, name, a, own)
 		free := v.free(f.keys.ticket(name, f.cfg.Agent), limit-v.out(blocks))
 		need := want - ahead
 		take := min(want-blocks[id], free)
-		if f.Drained() {
-			if has > 0 {
-				f.touch(p, id, began)
-				return b.block(me, began, pool, id, blocks[id])
-			}
-			return nil, drainedError(pool)
+		if a.cached && (take < want-blocks[id] || len(v.first) > 0) {
+			return step{look: true}, nil
 		}
 		if take <= 0 || has == 0 && take < least {
-			if f.bury(ctx, me, name, p, v) {
-				continue
+			if f.bury(ctx, a.me, name, a.p, v) {
+				return step{look: true}, nil
 			}
-			f.starve(ctx, me, name, p, v, need-blocks[id])
+			f.starve(ctx, a.me, name, a.p, need-blocks[id])
 			if has > 0 {
-				f.touch(p, id, began)
-				return b.block(me, began, pool, id, blocks[id])
+				return step{then: answer}, nil
 			}
-			return nil, full(pool, v)
+			return step{}, full(pool, v)
 		}
 		blocks[id] += take
-		c := change{blocks: blocks, terms: b.terms(pool)}
+		c := &change{blocks: blocks, terms: b.terms(pool), grows: true}
 		if blocks[id] >= need {
-			c.also = f.served(name, p, v)
+			c.also = f.served(name, a.p, v)
 		}
-		done, err := f.write(ctx, me, name, v, c, true)
-		if err != nil {
-			return nil, err
-		}
-		if done {
-			f.touch(p, id, began)
+		return step{write: c, then: func() (*plugin.Block, error) {
 			if blocks[id] < need {
-				f.starve(ctx, me, name, p, v, need-blocks[id])
+				f.starve(ctx, a.me, name, a.p, need-blocks[id])
 			}
-			return b.block(me, began, pool, id, blocks[id])
-		}
-		if err := f.again(ctx, try, v); err != nil {
-			return nil, err
-		}
+			return answer()
+		}}, nil
+	})
+}
+
+// before looks whether the blocks of an attempt may get more slots. settled says that the step is decided.
+func (b *Bound) before(a *attempt, id string, has bool) (s step, settled bool, err error) {
+	f := b.fleet
+	if a.v.closed != nil {
+		return s, true, settling(*a.v.closed, f.cfg.TTL)
 	}
+	if len(a.blocks) > 0 && !a.v.assumed(a.me) { // the store must name this membership for them first
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		return step{write: &change{blocks: a.blocks, terms: a.p.namedTerms(a.v)}, more: true}, true, nil
+	}
+	if _, ok := a.blocks[id]; !ok && has {
+		return s, true, lapsed()
+	}
+	return s, false, nil
 }
 
 // shrink gives slots back, so that a block has n; 0: none. It also writes the terms that hold here, and while more is
 // out than the lowest limit, it keeps only this agent's part of that.
 func (b *Bound) shrink(ctx context.Context, pool, id string, n int64) (*plugin.Block, error) {
 	f, name := b.fleet, poolName(b.licence, pool)
-	p := f.named(name)
-	if err := p.calls.take(ctx); err != nil {
-		return nil, f.transient(err)
-	}
-	defer p.calls.give()
-	for try := 0; ; try++ {
-		began := f.cfg.Now()
-		me, v, _, err := f.readyToLook(ctx, name)
-		if err != nil {
-			return nil, err
-		}
-		blocks := f.mine(me, p, v)
+	return f.try(ctx, name, func(a *attempt) (step, error) {
+		v, blocks := a.v, a.blocks
 		has, ok := blocks[id]
 		if !ok {
-			return nil, lapsed()
+			return step{}, lapsed()
 		}
-		limit := b.lowest(ctx, name, v, b.limits[pool])
-		keep := min(n, has)
-		if out := v.out(blocks); out > limit && !f.cfg.Lends {
+		limit := b.lowest(ctx, name, a, b.limits[pool])
+		keep, out := min(n, has), v.out(blocks)
+		if a.cached && (out > limit || len(v.first) > 0) {
+			return step{look: true}, nil
+		}
+		if out > limit && !f.cfg.Lends {
 			keep = min(keep, int64(float64(has)*float64(limit)/float64(out)))
 		}
-		freed := has - keep
 		if blocks[id] = keep; keep == 0 {
 			delete(blocks, id)
 		}
-		c := change{blocks: blocks, terms: b.terms(pool)}
-		if freed > 0 {
+		c := &change{blocks: blocks, terms: b.terms(pool)}
+		if keep < has {
 			c.also = f.tell(name, v, limit-v.out(blocks))
 		}
-		done, err := f.write(ctx, me, name, v, c, false)
-		if err != nil {
-			return nil, err
-		}
-		if done {
-			if keep == 0 {
-				if n > 0 {
-					return nil, lapsed()
-				}
-				return nil, nil
+		return step{write: c, then: func() (*plugin.Block, error) {
+			if keep > 0 {
+				f.touch(a.p, id, a.began)
+				return b.block(a.me, a.began, pool, id, keep)
 			}
-			f.touch(p, id, began)
-			return b.block(me, began, pool, id, keep)
-		}
-		if err := f.again(ctx, try, v); err != nil {
-			return nil, err
-		}
-	}
+			if n > 0 {
+				return nil, lapsed()
+			}
+			return nil, nil
+		}}, nil
+	})
 }
 
 func (f *Fleet) touch(p *pool, id string, at time.Duration) {
@@ -404,9 +380,13 @@ func (f *Fleet) touch(p *pool, id string, at time.Duration) {
 
 // lowest returns the limit that holds: the lowest that a living block names, and this agent's own. The terms rise only
 // when no block names the lower document any more.
-func (b *Bound) lowest(ctx context.Context, name string, v *view, own int64) int64 {
-	if v.termsMod == 0 || own <= v.terms.Limit {
+func (b *Bound) lowest(ctx context.Context, name string, a *attempt, own int64) int64 {
+	v := a.v
+	if v.termsKV.Mod == 0 || own <= v.terms.Limit {
 		return own
+	}
+	if a.cached {
+		return v.terms.Limit
 	}
 	f := b.fleet
 	res, err := f.cfg.Store.Txn(ctx, &Txn{Kind: KindTerms, Then: []Op{{List: f.keys.blocks(name)}}})
@@ -424,13 +404,14 @@ func (b *Bound) lowest(ctx context.Context, name string, v *view, own int64) int
 	if lowest.Limit <= v.terms.Limit {
 		return v.terms.Limit
 	}
-	up, err := f.cfg.Store.Txn(ctx, &Txn{Kind: KindTerms, If: []Is{still(f.keys.terms(name), v.termsMod),
+	up, err := f.cfg.Store.Txn(ctx, &Txn{Kind: KindTerms, If: []Is{still(f.keys.terms(name), v.termsKV.Mod),
 		{Prefix: f.keys.blocks(name), Unchanged: res.Rev}},
 		Then: []Op{{Put: f.keys.terms(name), Value: text(lowest)}}})
 	if err != nil || !up.Done {
 		return v.terms.Limit
 	}
-	v.terms, v.termsMod = lowest, up.Rev
+	v.terms = lowest
+	v.termsKV = KV{Key: f.keys.terms(name), Value: text(lowest), Mod: up.Rev}
 	return lowest.Limit
 }
 
@@ -438,5 +419,5 @@ func (b *Bound) lowest(ctx context.Context, name string, v *view, own int64) int
 func full(pool string, v *view) error {
 	return &plugin.Error{Class: plugin.Transient, SystemCode: plugin.SystemFull,
 		Reason:    "all slots of " + pool + " are with other hosts of the fleet, or wait for one that asked before",
-		Elsewhere: &plugin.Elsewhere{Out: v.total.Out - v.mine.sum()}}
+		Elsewhere: &plugin.Elsewhere{Out: v.net() - v.mine.sum()}}
 }

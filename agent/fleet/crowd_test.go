@@ -60,6 +60,7 @@ type host struct {
 	kept    int64         // slots that may stay held beside those that may be handed out
 	stopped int           // how often it died
 	licence *enforcer.License
+	spread  spread
 }
 
 func site(n int64) *enforcer.License {
@@ -85,7 +86,7 @@ func (h *host) now() time.Duration {
 func (h *host) start() {
 	jitter := h.c.random
 	f, err := New(Config{Store: h.way, Agent: h.id, Prefix: "/u/", TTL: 10 * time.Second, Now: h.now, Epoch: h.epoch,
-		Keep: h.keep,
+		Keep: h.keep, spread: h.spread,
 		Load: func() ([]byte, error) { return h.record, nil },
 		Save: func(b []byte) error { h.record = b; return nil },
 		Time: time.Now, Jitter: jitter})
@@ -207,7 +208,7 @@ func (h *host) act(n int64, back bool) {
 	}
 }
 
-// sum compares the total in the store with the sum of the blocks.
+// sum returns the total in the store, without what is free in its shares, and the sum of the blocks.
 func (c *crowd) sum() (out, blocks int64) {
 	res, err := c.sim.txn(&Txn{Then: []Op{{List: "/u/p/"}}})
 	if err != nil {
@@ -219,6 +220,9 @@ func (c *crowd) sum() (out, blocks int64) {
 		}
 		if v, err := read[total](kv, true); err == nil {
 			out += v.Out
+		}
+		if v, err := read[share](kv, true); err == nil {
+			out -= v.Free // of a share of the total
 		}
 	}
 	return out, blocks
@@ -253,6 +257,7 @@ func play(t testing.TB, seed uint64, keeps ...time.Duration) {
 	y := &history{crowd: newCrowd(t, seed, 3+int(seed%6), 10+int64(seed%20)), rng: rand.New(rand.NewPCG(seed, 3)),
 		ends: map[any]func(){}, endsAt: map[any]time.Time{}}
 	y.calmness = 60
+	y.inShares(seed)
 	first := 12 * time.Second // the new store's quarantine
 	for i, h := range y.agents {
 		if y.grab = len(keeps) > 0; y.grab {

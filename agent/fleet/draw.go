@@ -70,13 +70,14 @@ func (d *Drawer) Draw(ctx context.Context, r *plugin.Draw) (*plugin.Drawn, error
 		if err != nil {
 			return nil, err
 		}
+		was := f.lastSeen()
 		res, err := f.cfg.Store.Txn(ctx,
 			&Txn{Kind: KindRead, Then: []Op{{Get: f.keys.cluster()}, {Get: f.keys.quarantine()},
 				{Get: totalKey}, {Get: ownKey}}})
 		if err != nil {
 			return nil, f.transient(err)
 		}
-		if err := f.sane(ctx, res); err != nil {
+		if err := f.sane(ctx, res, was); err != nil {
 			return nil, err
 		}
 		kv, quarantined := res.one(1)
@@ -119,7 +120,7 @@ func (d *Drawer) Draw(ctx context.Context, r *plugin.Draw) (*plugin.Drawn, error
 			p.tally = tally{epoch, next}
 			return &plugin.Drawn{Meter: r.Meter, N: n, State: r.State}, nil
 		}
-		if err := f.again(ctx, try, &view{}); err != nil {
+		if err := f.again(ctx, try, 0); err != nil {
 			return nil, err
 		}
 	}

@@ -77,6 +77,8 @@ type Config struct {
 	Observer Observer     // optional
 	Log      *slog.Logger // optional
 	Jitter   func() float64
+
+	spread spread
 }
 
 // Member is what an agent tells the fleet of itself.
@@ -113,8 +115,9 @@ type Fleet struct {
 	report   *wire.Fleet // the last that was read
 	reportAt time.Duration
 
-	beats chan struct{} // capacity 1: look at once
-	asks  chan struct{} // capacity 1: say how many slots are held
+	beats   chan struct{} // capacity 1: look at once
+	gathers chan struct{} // capacity 1: give shares' slots back to totals
+	asks    chan struct{} // capacity 1: say how many slots are held
 }
 
 // membership is one registration of this agent.
@@ -150,6 +153,9 @@ func New(c Config) (*Fleet, error) {
 	if c.TTL == 0 {
 		c.TTL = DefaultTTL
 	}
+	if c.spread.least == 0 {
+		c.spread.least = shardLeast
+	}
 	if c.OnDrain == nil {
 		c.OnDrain = func() {}
 	}
@@ -160,7 +166,8 @@ func New(c Config) (*Fleet, error) {
 		c.Observer = nobody{}
 	}
 	f := &Fleet{cfg: c, store: c.Store, keys: keys{c.Prefix}, pools: map[string]*pool{}, news: map[string]word{},
-		rung: make(chan struct{}), beat: make(turn, 1), beats: make(chan struct{}, 1), asks: make(chan struct{}, 1)}
+		rung: make(chan struct{}), beat: make(turn, 1), beats: make(chan struct{}, 1), asks: make(chan struct{}, 1),
+		gathers: make(chan struct{}, 1)}
 	f.names, f.revokes = map[string]string{}, c.Revokes
 	f.cfg.Store = counted{c.Store, c.Observer, &f.pace, c.Now}
 	f.operator = &Operator{Store: f.cfg.Store, Prefix: c.Prefix, By: c.Member.Name, Now: c.Now, Time: c.Time}
@@ -287,6 +294,7 @@ func (f *Fleet) renew(ctx context.Context, me membership) (membership, error) {
 		return me, f.transient(err)
 	}
 	names, gets := f.termsInUse()
+	was := f.lastSeen()
 	gets = append(append([]Op{{Get: f.keys.cluster()}}, gets...), Op{Get: f.keys.drained(f.cfg.Agent)},
 		Op{Get: f.keys.quarantine()})
 	res, err := f.cfg.Store.Txn(ctx, &Txn{Kind: KindBeat, If: []Is{has(f.keys.agent(f.cfg.Agent), me.value)},
@@ -294,19 +302,20 @@ func (f *Fleet) renew(ctx context.Context, me membership) (membership, error) {
 	if err != nil {
 		return me, f.transient(err)
 	}
-	if err := f.sane(ctx, res); err != nil {
+	if err := f.sane(ctx, res, was); err != nil {
 		return me, err
 	}
 	if !res.Done {
 		return f.lost(me), nil
 	}
 	for i, name := range names {
-		kv, ok := res.one(1 + 2*i)
+		kv, ok := res.one(1 + 3*i)
 		t, err := read[terms](kv, ok)
-		kv, _ = res.one(2 + 2*i)
+		kv, _ = res.one(2 + 3*i)
 		out, errOut := read[total](kv, ok)
-		if err == nil && errOut == nil && ok {
-			f.told(name, t, out.Out)
+		shares, errShares := f.keys.readShares(name, res.Got[3+3*i])
+		if err == nil && errOut == nil && errShares == nil && ok {
+			f.told(name, t, out.Out-freeOf(shares))
 		}
 	}
 	f.orders(res, len(gets)-2)
@@ -359,7 +368,7 @@ func (f *Fleet) register(ctx context.Context, _ membership) (membership, error) 
 		f.seen = r.Seen
 	}
 	f.mu.Unlock()
-	key := f.keys.agent(f.cfg.Agent)
+	key, was := f.keys.agent(f.cfg.Agent), f.lastSeen()
 	res, err := f.cfg.Store.Txn(ctx, &Txn{Kind: KindJoin, Then: []Op{{Get: f.keys.cluster()}, {Get: key},
 		{Get: f.keys.evicted(f.cfg.Agent)}, {Get: f.keys.hold(f.cfg.Agent)}, {Get: f.keys.owns(f.cfg.Agent)},
 		{Get: f.keys.drained(f.cfg.Agent)}, {Get: f.keys.quarantine()}, {Get: f.keys.longest()}}})
@@ -367,7 +376,7 @@ func (f *Fleet) register(ctx context.Context, _ membership) (membership, error) 
 		f.stands("")
 		return none, f.transient(err)
 	}
-	if err := f.sane(ctx, res); err != nil {
+	if err := f.sane(ctx, res, was); err != nil {
 		return none, err
 	}
 	if err := f.admitted(res, r); err != nil {

@@ -205,11 +205,11 @@ func TestTermsBetween(t *testing.T) {
 		back(low, x)
 		// Others raise the terms while an agent with a lower document has read them, and not yet written its block.
 		happened := wayA.between(writesTotal, func() {
-			v, _, err := b.look(t.Context(), streams)
+			v, err := b.look(t.Context(), streams)
 			if err != nil {
 				t.Fatal(err)
 			}
-			high.lowest(t.Context(), streams, v, 20)
+			high.lowest(t.Context(), streams, &attempt{v: v}, 20)
 		})
 		x = r.must(r.checkOut(mid, "2", 1))
 		if got, err := read[terms](r.sim.kvs[key], true); err != nil || got.Limit > 8 || !happened() {

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"strconv"
 	"strings"
 	"time"
 
@@ -19,8 +20,9 @@ import (
 //	u/AGENT           how many slots an agent's callers hold, as it last answered to that question
 //	o/AGENT           the pools of which an agent has blocks, so that it finds those of a licence that it has no more
 //	p/POOL/t          the terms that hold
-//	p/POOL/s          how many slots are out in all
-//	p/POOL/g/AGENT    an agent's blocks; without a lease, so that s is always their sum
+//	p/POOL/s          how many slots are out in all, those in the shares below among them
+//	p/POOL/fN         share N of the total, 1 to 15: slots that are free, and that s counts as out; see shard.go
+//	p/POOL/g/AGENT    an agent's blocks; without a lease, so that s is always their sum and that of the shares
 //	p/POOL/w/AGENT    a ticket: the agent waits for slots; first made is first served; ends with the agent's lease
 //	r/AGENT/POOL      word for one agent: others want its idle slots, or slots have come free for it
 //	r/AGENT/!         word of an operator: look at e/AGENT at once
@@ -43,8 +45,12 @@ func (k keys) cluster() string          { return k.prefix + "c" }
 func (k keys) longest() string          { return k.prefix + "l" }
 func (k keys) quarantine() string       { return k.prefix + "q" }
 
-func (k keys) terms(pool string) string      { return k.prefix + "p/" + pool + "/t" }
-func (k keys) total(pool string) string      { return k.prefix + "p/" + pool + "/s" }
+func (k keys) terms(pool string) string  { return k.prefix + "p/" + pool + "/t" }
+func (k keys) total(pool string) string  { return k.prefix + "p/" + pool + "/s" }
+func (k keys) shares(pool string) string { return k.prefix + "p/" + pool + "/f" }
+func (k keys) share(pool string, n int) string {
+	return k.shares(pool) + strconv.Itoa(n)
+}
 func (k keys) blocks(pool string) string     { return k.prefix + "p/" + pool + "/g/" }
 func (k keys) block(pool, id string) string  { return k.blocks(pool) + id }
 func (k keys) tickets(pool string) string    { return k.prefix + "p/" + pool + "/w/" }
@@ -97,6 +103,14 @@ type terms struct {
 // total is the value of p/POOL/s.
 type total struct {
 	Out int64 `json:"out"`
+}
+
+// share is the value of p/POOL/fN. Its slots may be taken only under the terms, and in the epoch of the store, by which
+// they were put there: then s was not over the limit, and has not been since.
+type share struct {
+	Free  int64  `json:"free"`
+	Terms int64  `json:"terms"` // the revision of p/POOL/t
+	Epoch string `json:"epoch"` // of the key c
 }
 
 // held is the value of p/POOL/g/AGENT.
@@ -166,6 +180,8 @@ type ticket struct {
 // word is the value of r/AGENT/POOL.
 type word struct {
 	Wanted int64 `json:"wanted,omitempty"`
+	// Shares: the one who wants them has looked at the shares of the total, as earlier versions do not.
+	Shares bool  `json:"shares,omitempty"`
 	Free   int64 `json:"free,omitempty"`
 }
 

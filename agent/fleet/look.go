@@ -124,6 +124,11 @@ func ordered(kv KV) order {
 	return o
 }
 
+func shareOf(kv KV) share {
+	x, _ := read[share](kv, true)
+	return x
+}
+
 // pools takes the keys p/.
 func (p *picture) pools(kvs []KV, prefix string, of func(string) *wire.FleetAgent) {
 	pools := map[string]*wire.FleetPool{}
@@ -149,7 +154,7 @@ func (p *picture) pools(kvs []KV, prefix string, of func(string) *wire.FleetAgen
 			pool.Limit, pool.Document = t.Limit, t.Document
 		case "s":
 			s, _ := read[total](kv, true)
-			pool.Out += s.Out
+			pool.Out += s.Out // without what is free in its shares
 		case "g":
 			h, _ := read[held](kv, true)
 			share.Slots, share.Limit, share.Document = h.sum(), h.Limit, h.Document
@@ -164,6 +169,10 @@ func (p *picture) pools(kvs []KV, prefix string, of func(string) *wire.FleetAgen
 			t, _ := read[ticket](kv, true)
 			turns[name]++
 			share.Waiting, share.Turn = t.Slots, turns[name]
+		default:
+			if strings.HasPrefix(kind, "f") {
+				pool.Out -= shareOf(kv).Free
+			}
 		}
 	}
 	for of, share := range shares {

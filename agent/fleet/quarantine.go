@@ -23,21 +23,21 @@ type quarantine struct {
 
 // sane looks whether the store is the one that agents know. If it is a new one, or an old copy of itself, it may not
 // know of blocks that agents have: then a quarantine begins, of one lease's time, in which agents state their blocks
-// again and nobody gets more. An agent that does not has reached its fence by then. res has the key c first.
-func (f *Fleet) sane(ctx context.Context, res *Result) error {
+// again and nobody gets more. An agent that does not has reached its fence by then. res has the key c first; was is
+// what had been seen of the store before the call: the answer to another may have come first.
+func (f *Fleet) sane(ctx context.Context, res *Result, was seen) error {
 	kv, there := res.one(0)
 	is, err := read[identity](kv, there)
 	if err != nil {
 		return plugin.Transiently("%v", err)
 	}
-	seen := f.lastSeen()
 	var reason string
 	switch {
 	case !there:
 		reason = "the store has no fleet yet"
 	case is.Cluster != res.Cluster:
 		reason = "the store was restored from a backup: its cluster is another one"
-	case is.Epoch == seen.Epoch && res.Rev < seen.Rev:
+	case is.Epoch == was.Epoch && res.Rev < was.Rev:
 		reason = "the store was restored from a backup: its revision is earlier than one that was seen"
 	}
 	if reason == "" {
@@ -89,7 +89,7 @@ func (f *Fleet) note(epoch string, rev int64) {
 	defer f.mu.Unlock()
 	if f.seen.Epoch != epoch {
 		for _, p := range f.pools {
-			p.known, p.restate = false, true
+			p.known, p.restate, p.view = false, true, nil
 			if now >= f.until {
 				p.held = held{Blocks: map[string]int64{}}
 			}

@@ -72,13 +72,13 @@ func (f *Fleet) bury(ctx context.Context, me membership, name string, p *pool, v
 		out := total{v.total.Out - d.held.sum()}
 		res, err := f.cfg.Store.Txn(ctx,
 			&Txn{Kind: KindReap, If: []Is{absent(f.keys.agent(d.id)), absent(f.keys.hold(d.id)),
-				absent(f.keys.quarantine()), still(d.kv.Key, d.kv.Mod), still(f.keys.total(name), v.totalMod),
-				still(f.keys.cluster(), v.epochMod), has(f.keys.agent(f.cfg.Agent), me.value)},
+				absent(f.keys.quarantine()), still(d.kv.Key, d.kv.Mod), still(f.keys.total(name), v.totalKV.Mod),
+				still(f.keys.cluster(), v.storeKV.Mod), has(f.keys.agent(f.cfg.Agent), me.value)},
 				Then: []Op{{Put: f.keys.total(name), Value: text(out)}, {Delete: d.kv.Key}}})
 		if err != nil || !res.Done {
 			return buried
 		}
-		v.total, v.totalMod, buried = out, res.Rev, true
+		v.total, v.totalKV.Mod, buried = out, res.Rev, true
 		f.cfg.Observer.Reaped(d.held.sum())
 		f.cfg.Log.Info("the slots of an agent that is gone are free", "pool", name, "agent", d.id, "slots",
 			d.held.sum())

@@ -95,8 +95,17 @@ func TestBlockEndsWithTheLease(t *testing.T) {
 			t.Errorf("3 s after the lease was renewed, a block is for %s", got.For)
 		}
 		way.set(false, nil, func() time.Duration { return 2 * time.Second })
-		if got, err := r.checkOut(b, "3", 1); err == nil && got.For > fence(0, 10*time.Second)-4*time.Second {
-			t.Errorf("after a slow call a block is for %s", got.For)
+		if got := r.must(r.checkOut(b, "3", 1)); got.For > first.For-3*time.Second {
+			t.Errorf("after a slow call a block is for %s since it began", got.For)
+		}
+		way.set(false, nil, func() time.Duration { return 0 })
+		if _, err := b.fleet.ready(t.Context(), true); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(3 * time.Second)
+		way.before = func(*Txn) { time.Sleep(6 * time.Second) }
+		if got, err := r.checkOut(b, "4", 1); err == nil {
+			t.Errorf("an answer that comes after the fence has brought a block for %s", got.For)
 		}
 	})
 }

@@ -30,7 +30,7 @@ func (v *view) free(ticketKey string, free int64) int64 {
 
 // starve has the agent wait in turn for n slots, and asks others for their idle ones. It is a help only: an error means
 // that the next try does it.
-func (f *Fleet) starve(ctx context.Context, me membership, name string, p *pool, v *view, n int64) {
+func (f *Fleet) starve(ctx context.Context, me membership, name string, p *pool, n int64) {
 	if n <= 0 {
 		return // nobody needs them yet
 	}
@@ -72,6 +72,8 @@ func (f *Fleet) tidy(ctx context.Context) {
 			return
 		case <-f.asks:
 			f.sayUse(ctx)
+		case <-f.gathers:
+			f.gather(ctx)
 		case <-tick.C:
 			f.sweep(ctx)
 			f.census(ctx)
@@ -124,7 +126,7 @@ func (f *Fleet) callOthers(ctx context.Context, me membership, name string, n in
 		others = others[:mostCalled]
 	}
 	for _, o := range others {
-		ops = append(ops, Op{Put: f.keys.word(o.id, name), Value: text(word{Wanted: n}), Lease: me.lease})
+		ops = append(ops, Op{Put: f.keys.word(o.id, name), Value: text(word{Wanted: n, Shares: true}), Lease: me.lease})
 	}
 	return ops
 }

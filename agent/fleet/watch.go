@@ -51,6 +51,10 @@ func (f *Fleet) hear(kv KV) {
 	defer f.mu.Unlock()
 	was := f.news[name]
 	f.news[name] = word{Wanted: max(was.Wanted, w.Wanted), Free: max(was.Free, w.Free)}
+	if p := f.pools[name]; p != nil && w.Wanted > 0 && !w.Shares {
+		p.gather = true
+		ring(f.gathers)
+	}
 	close(f.rung)
 	f.rung = make(chan struct{})
 }
