@@ -49,6 +49,7 @@ func (s *store) rewrite(j *journal.Journal, d *Desk) (err error) {
 		j.Fail(err) // so that nothing is written behind what it lacks
 	}
 	mark, paid := j.Mark(), len(s.owed[n].records)
+	s.owed[n].covered = paid
 	passed := s.passed
 	snapshot, meters, clock := d.core.Snapshot(), d.core.Meters(), d.mark
 	holdOffs, lingering := d.core.HoldOffs(), d.core.Lingers()
@@ -56,7 +57,7 @@ func (s *store) rewrite(j *journal.Journal, d *Desk) (err error) {
 	defer func() {
 		d.mu.Lock()
 		snapshot.End()
-		if err == nil {
+		if s.owed[n].covered = 0; err == nil {
 			s.owed[n].settle(paid)
 			s.placed = s.placed || j == s.runtime
 		}

@@ -17,8 +17,13 @@ const mostOwed = 1 << 16
 // debt is what has ended and a journal did not take, in its order. It is written before anything else is.
 type debt struct {
 	records [][]byte
+	covered int  // how many of them the successor that is being written has no need of
 	said    bool // that there is one
 }
+
+// errSucceeded reports that a journal lacks what its successor, which is not in its place yet or is only just, must not
+// have: the snapshot that it begins with is of a later moment.
+var errSucceeded = errors.New("the journal is being begun anew")
 
 // settle forgets the first n records, which a successor of the journal has no need of.
 func (b *debt) settle(n int) {
@@ -42,6 +47,9 @@ func (s *store) pay(j *journal.Journal, n int) error {
 		if err := s.place(); err != nil {
 			return err
 		}
+	}
+	if s.owed[n].covered > 0 {
+		return errSucceeded
 	}
 	for len(s.owed[n].records) > 0 {
 		if _, err := j.Append(s.owed[n].records[0]); err != nil {
