@@ -250,7 +250,7 @@ func (c *dialectCheck) members() {
 	for _, call := range c.samples.Calls {
 		k := *c
 		k.what = call.Name
-		k.intime(call.Name, func() { k.apart(call) })
+		k.inTimeOf(1, c.sent, call.Name, func() { k.apart(call) })
 	}
 }
 

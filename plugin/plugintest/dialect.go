@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -85,12 +86,13 @@ func CheckDialect(d plugin.Dialect, s DialectSamples) []error {
 		if c.slots && s.Take == nil {
 			continue
 		}
-		answers := 1
-		if !c.slots { // each call is bounded by itself, too
-			answers += len(s.Calls)
+		times, sent := 1, new(atomic.Int64)
+		if !c.slots { // each call is bounded by itself, too, and sooner
+			times += 2 * len(s.Calls)
 		}
-		out.inTimeOf(answers, c.name, func() {
-			k := &dialectCheck{faults: out, dialect: d, samples: s, what: c.name, desk: NewDesk(d.System(), s.Now)}
+		out.inTimeOf(times, sent, c.name, func() {
+			k := &dialectCheck{faults: out, dialect: d, samples: s, what: c.name, desk: NewDesk(d.System(), s.Now),
+				sent: sent}
 			if s.Prepare != nil {
 				s.Prepare(k.desk)
 			}
@@ -109,6 +111,7 @@ type dialectCheck struct {
 	what    string
 	desk    *Desk
 	handler http.Handler
+	sent    *atomic.Int64 // how many requests were answered
 }
 
 func (c *dialectCheck) fault(format string, args ...any) {
@@ -119,6 +122,7 @@ func (c *dialectCheck) send(r *http.Request) *httptest.ResponseRecorder {
 	w := httptest.NewRecorder()
 	r.Body = http.MaxBytesReader(w, r.Body, plugin.MaxDialectBody) // as the agent's listeners do
 	c.handler.ServeHTTP(w, r)
+	c.sent.Add(1)
 	return w
 }
 

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	strict "github.com/go-json-experiment/json"
@@ -61,6 +62,13 @@ func (h *toyHandler) find(c enforcer.Caller, name string) (enforcer.LeaseID, boo
 }
 
 func (h *toyHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	switch h.fault {
+	case "slow":
+		<-time.After(20 * time.Second)
+	case "hangs":
+		<-time.After(time.Hour)
+		panic("nobody waits any more")
+	}
 	c, ok := h.desk.Caller(r)
 	if !ok && h.fault != "open" {
 		h.refuse(w, http.StatusUnauthorized, "say the word")
@@ -276,4 +284,16 @@ func TestDesk(t *testing.T) {
 	if n := d.InUse("seats"); n != 1 || len(d.Leases(*d.Sender)) != 1 {
 		t.Errorf("after the crash %d seats are in use", n)
 	}
+}
+
+// An answer may take its time, however many there are in a check; one that does not come is a fault.
+func TestSlowDialects(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		plugintest.Dialect(t, toy{"slow"}, toySamples())
+		all := plugintest.CheckDialect(toy{"hangs"}, toySamples())
+		if err := errors.Join(all...); err == nil || !strings.Contains(err.Error(), "limit: it hangs") {
+			t.Errorf("of a dialect that hangs the suite says %v", err)
+		}
+		<-time.After(time.Hour)
+	})
 }
