@@ -98,7 +98,9 @@ func TestRoles(t *testing.T) {
 	if done, err := operator.Drain(t.Context(), "me", false); err != nil || !done.Done {
 		t.Errorf("an operator drains: %+v, %v", done, err)
 	}
-	if done, err := operator.Evict(t.Context(), "me", time.Minute); err != nil || !done.Done || done.Slots != 4 {
+	// A busy machine may have had the member join again between the blocks: then it has the last one alone.
+	if done, err := operator.Evict(t.Context(), "me", time.Minute); err != nil || !done.Done ||
+		done.Slots != 4 && done.Slots != 2 {
 		t.Errorf("an operator evicts: %+v, %v", done, err)
 	}
 }

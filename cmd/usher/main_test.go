@@ -19,6 +19,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/usher-agent/usher/agent/naming"
+	"github.com/usher-agent/usher/cmd/usher/internal/instance"
 )
 
 // tidied are the tests; what they built goes with them.
@@ -31,6 +32,9 @@ func (m tidied) Run() int {
 	// a shell does so for what it starts in the background; the agents would do so, too
 	if signal.Ignored(os.Interrupt) {
 		signal.Notify(make(chan os.Signal, 1), os.Interrupt)
+	}
+	for _, name := range []string{"USHER_SOCKET", instance.Variable} { // the tests mean agents of their own
+		os.Unsetenv(name)
 	}
 	code := m.M.Run()
 	for _, dir := range builtIn {

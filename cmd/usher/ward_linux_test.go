@@ -39,6 +39,8 @@ type ward struct {
 	// socket and state are of the configuration, which configure writes.
 	socket, state string
 	ended         map[*exec.Cmd]chan struct{}
+	// again has the doctor come as at its last visit; nil: it has not been here.
+	again func() []string
 }
 
 // stranger is a user that no account has.
@@ -185,9 +187,10 @@ func (w *ward) run() *exec.Cmd {
 func (w *ward) inProcess(now func() time.Time) {
 	w.Helper()
 	w.now = now
-	cfg, err := config.Load(config.Source{File: w.path("u.yaml")})
+	load := func() (*config.Config, error) { return config.Load(config.Source{File: w.path("u.yaml")}) }
+	cfg, err := load()
 	w.must(err)
-	a, err := agent.New(agent.Options{Config: cfg, Version: cmp.Or(w.version, version), Now: now})
+	a, err := agent.New(agent.Options{Config: cfg, Load: load, Version: cmp.Or(w.version, version), Now: now})
 	w.must(err)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -227,6 +230,7 @@ func (w *ward) until(what string, ok func(*wire.License) bool) {
 // doctor has the doctor visit, and returns what it says, line by line.
 func (w *ward) doctor() []string {
 	w.Helper()
+	w.again = w.doctor
 	if w.now != nil {
 		var out []string
 		load := func() (*config.Config, error) { return config.Load(config.Source{File: w.path("u.yaml")}) }
@@ -245,6 +249,7 @@ func (w *ward) doctor() []string {
 // doctorAs has the doctor visit as another user, or otherwise changed.
 func (w *ward) doctorAs(change func(*exec.Cmd)) []string {
 	w.Helper()
+	w.again = func() []string { return w.doctorAs(change) }
 	cmd := exec.Command(w.bin, append([]string{"doctor", "--config", w.path("u.yaml")}, w.args...)...)
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "USHER_") })
 	cmd.Dir = "/"
