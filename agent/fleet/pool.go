@@ -123,7 +123,7 @@ func (f *Fleet) mine(me membership, p *pool, v *view) map[string]int64 {
 	}
 	now := f.cfg.Now()
 	switch {
-	case v.mineKV.Mod < v.storeKV.Mod:
+	case p.older(v):
 		if out = maps.Clone(p.held.Blocks); out == nil {
 			out = map[string]int64{}
 		}
@@ -144,6 +144,13 @@ func (f *Fleet) mine(me membership, p *pool, v *view) map[string]int64 {
 	return out
 }
 
+// older reports whether the store knows less of the agent's blocks than the agent itself, because it is an old copy in
+// which they have not been stated again. Blocks that the latest store does not know are gone: others may have them. The
+// fleet's mu is held.
+func (p *pool) older(v *view) bool {
+	return v.mineKV.Mod < v.storeKV.Mod && (v.mineKV.Mod > 0 || p.restate)
+}
+
 // goesOn reports whether the membership goes on with the blocks of an incarnation.
 func (me *membership) goesOn(incarnation string) bool {
 	return incarnation == "" || incarnation == me.incarnation || slices.Contains(me.follows, incarnation)
@@ -154,7 +161,7 @@ func (me *membership) goesOn(incarnation string) bool {
 func (f *Fleet) former(me membership, p *pool, v *view) {
 	now := f.cfg.Now()
 	v.former = map[string]former{}
-	if v.mineKV.Mod < v.storeKV.Mod { // the store is an old copy
+	if p.older(v) {
 		maps.Copy(v.former, p.held.Former)
 	} else if maps.Copy(v.former, v.mine.Former); !me.goesOn(v.mine.Incarnation) && v.mine.own() > 0 {
 		v.former[v.mine.Incarnation] = former{v.mine.own(), v.mine.TTL}
