@@ -287,7 +287,7 @@ func (b *Bound) grow(ctx context.Context, pool, id string, has, want, least, ahe
 			return step{}, drainedError(pool)
 		}
 		limit := b.lowest(ctx, name, a, own)
-		free := v.free(f.keys.ticket(name, f.cfg.Agent), limit-v.out(blocks))
+		free, asked := v.free(f.keys.ticket(name, f.cfg.Agent), limit-v.out(blocks))
 		need := want - ahead
 		take := min(want-blocks[id], free)
 		if a.cached && (take < want-blocks[id] || len(v.first) > 0) {
@@ -297,7 +297,7 @@ func (b *Bound) grow(ctx context.Context, pool, id string, has, want, least, ahe
 			if f.bury(ctx, a.me, name, a.p, v) {
 				return step{look: true}, nil
 			}
-			f.starve(ctx, a.me, name, a.p, need-blocks[id])
+			f.starve(ctx, a.me, name, a.p, asked, need-blocks[id])
 			if has > 0 {
 				return step{then: answer}, nil
 			}
@@ -305,12 +305,10 @@ func (b *Bound) grow(ctx context.Context, pool, id string, has, want, least, ahe
 		}
 		blocks[id] += take
 		c := &change{blocks: blocks, terms: b.terms(pool), grows: true}
-		if blocks[id] >= need {
-			c.also = f.served(name, a.p, v)
-		}
+		asked, c.is, c.also = f.served(a.me, name, a.p, v, asked, take, blocks[id] >= need)
 		return step{write: c, then: func() (*plugin.Block, error) {
 			if blocks[id] < need {
-				f.starve(ctx, a.me, name, a.p, need-blocks[id])
+				f.starve(ctx, a.me, name, a.p, asked, need-blocks[id])
 			}
 			return answer()
 		}}, nil

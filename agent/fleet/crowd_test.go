@@ -70,6 +70,7 @@ func site(n int64) *enforcer.License {
 
 func newCrowd(t testing.TB, seed uint64, hosts int, limit int64) *crowd {
 	c := &crowd{t: t, sim: newSim(), rng: rand.New(rand.NewPCG(seed, 1)), begin: time.Now(), limit: limit}
+	c.sim.passed = newPassings()
 	for i := range hosts {
 		h := &host{c: c, id: fmt.Sprint("agent", i), way: &way{sim: c.sim}, epoch: "boot",
 			drift: 1 + (c.rng.Float64()*2-1)/32, licence: site(limit)}
@@ -435,6 +436,9 @@ func (c *crowd) calm() {
 	}
 	if c.wrong != "" {
 		c.t.Error(c.wrong)
+	}
+	if c.sim.passed.worst != "" {
+		c.t.Error(c.sim.passed.worst)
 	}
 }
 

@@ -278,6 +278,9 @@ func (f *Fleet) ready(ctx context.Context, again bool) (membership, error) {
 	f.mu.Unlock()
 	if (err == nil) != (was == nil) || err != nil && was != nil && err.Error() != was.Error() {
 		f.cfg.OnChange(err)
+		if err == nil {
+			f.askAgain()
+		}
 	}
 	return me, err
 }

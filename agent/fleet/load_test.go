@@ -121,6 +121,7 @@ func (l *load) serve(c *callers, now time.Time, counts bool) {
 func measure(t testing.TB, agents int, limit int64, need float64, hold, wait, warm, span time.Duration) (l *load,
 	writes int) {
 	c := newCrowd(t, uint64(agents), agents, limit)
+	c.sim.passed = nil
 	for _, h := range c.agents {
 		h.start()
 	}

@@ -25,6 +25,7 @@ type sim struct {
 	copy      int   // how often it was restored
 	down      bool  // no quorum
 	writes    int
+	passed    *passings // who was passed in turn; nil: nobody looks
 }
 
 type simLease struct {
@@ -124,6 +125,7 @@ func (s *sim) txn(t *Txn) (*Result, error) {
 			return nil, errors.New("etcdserver: mvcc: required revision has been compacted")
 		}
 	}
+	s.judge(ops)
 	out := &Result{Done: done, Cluster: s.cluster}
 	wrote := false
 	write := func() {

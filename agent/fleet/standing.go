@@ -154,6 +154,7 @@ func (f *Fleet) orders(res *Result, i int) {
 		f.cfg.Log.Warn("the fleet is in quarantine: nobody gets more slots for a moment", "reason", reason)
 	case reason == "" && wasQuarantined != "":
 		f.cfg.Log.Info("the fleet's quarantine is over")
+		f.askAgain()
 	}
 }
 

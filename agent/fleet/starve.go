@@ -15,36 +15,66 @@ const (
 	staleAfter = 6 * time.Second
 )
 
-// free returns how many of the free slots an agent may take: less what agents wait for that asked before.
-func (v *view) free(ticketKey string, free int64) int64 {
+// free returns how many of the free slots an agent may take, and how many its ticket asks for; zero: it has none, less:
+// it has none among those that were read. Those who asked before come first. The agent's own ticket comes next, and
+// what it wants beyond that is behind all others: so nobody is passed by what others want later.
+func (v *view) free(ticketKey string, free int64) (most, asked int64) {
+	var before, after int64
+	waits := false
 	for _, kv := range v.first {
-		if kv.Key == ticketKey {
-			break
+		t, err := read[ticket](kv, true)
+		if err != nil {
+			continue
 		}
-		if t, err := read[ticket](kv, true); err == nil {
-			free -= max(0, t.Slots)
+		switch n := max(0, t.Slots); {
+		case kv.Key == ticketKey:
+			asked, waits = n, true
+		case waits:
+			after += n
+		default:
+			before += n
 		}
 	}
-	return free
+	all := len(v.first) < maxTickets // else more may wait, before or after
+	switch {
+	case !waits && !all:
+		return 0, -1
+	case !waits:
+		return free - before, 0
+	}
+	free -= before
+	if most = min(free, asked); all {
+		most += max(0, free-asked-after)
+	}
+	return most, asked
 }
 
-// starve has the agent wait in turn for n slots, and asks others for their idle ones. It is a help only: an error means
+// starve has the agent wait in turn for n slots, and asks others for their idle ones. asked is what its ticket asks for
+// by what was read, as [view.free] has it. A ticket asks for no more than when it was made, else others would wait
+// behind what nobody wanted before them: the rest gets a ticket of its own later. It is a help only: an error means
 // that the next try does it.
-func (f *Fleet) starve(ctx context.Context, me membership, name string, p *pool, n int64) {
+func (f *Fleet) starve(ctx context.Context, me membership, name string, p *pool, asked, n int64) {
 	if n <= 0 {
 		return // nobody needs them yet
 	}
 	now := f.cfg.Now()
 	f.mu.Lock()
+	if asked < 0 {
+		asked = p.asked
+	}
+	turn := n
+	if asked > 0 {
+		turn = min(n, asked)
+	}
 	p.askedAt = now
-	ask, call := p.asked != n, now-p.called >= callEvery || p.called == 0
+	ask, call := asked != turn, now-p.called >= callEvery || p.called == 0
 	if call {
 		p.called = now
 	}
 	f.mu.Unlock()
 	var ops []Op
 	if ask {
-		ops = append(ops, Op{Put: f.keys.ticket(name, f.cfg.Agent), Value: text(ticket{n}), Lease: me.lease})
+		ops = append(ops, Op{Put: f.keys.ticket(name, f.cfg.Agent), Value: text(ticket{turn}), Lease: me.lease})
 	}
 	if call {
 		ops = append(ops, f.callOthers(ctx, me, name, n)...)
@@ -56,7 +86,7 @@ func (f *Fleet) starve(ctx context.Context, me membership, name string, p *pool,
 		&Txn{Kind: KindWait, If: []Is{has(f.keys.agent(f.cfg.Agent), me.value)}, Then: ops})
 	if err == nil && res.Done && ask {
 		f.mu.Lock()
-		p.asked = n
+		p.asked = turn
 		f.mu.Unlock()
 	}
 }
@@ -86,16 +116,23 @@ func (f *Fleet) tidy(ctx context.Context) {
 func (f *Fleet) leaveTurn(ctx context.Context, over func(name string, p *pool) bool) {
 	f.mu.Lock()
 	var ops []Op
+	left := map[*pool]int64{}
 	for name, p := range f.pools {
 		if p.asked > 0 && over(name, p) && len(ops) < maxGets {
-			p.asked = 0
+			left[p], p.asked = p.asked, 0
 			ops = append(ops, Op{Delete: f.keys.ticket(name, f.cfg.Agent)})
 		}
 	}
 	f.mu.Unlock()
-	if len(ops) > 0 {
-		// What is not taken out now goes when the agent next gets slots, or with its lease.
-		f.cfg.Store.Txn(ctx, &Txn{Kind: KindWait, Then: ops})
+	if len(ops) == 0 {
+		return
+	}
+	if _, err := f.cfg.Store.Txn(ctx, &Txn{Kind: KindWait, Then: ops}); err != nil {
+		f.mu.Lock() // it is tried again: others would wait for what nobody wants
+		defer f.mu.Unlock()
+		for p, asked := range left {
+			p.asked = max(p.asked, asked)
+		}
 	}
 }
 
@@ -131,16 +168,28 @@ func (f *Fleet) callOthers(ctx context.Context, me membership, name string, n in
 	return ops
 }
 
-// served returns what ends the agent's ticket.
-func (f *Fleet) served(name string, p *pool, v *view) []Op {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	p.asked = 0
-	key := f.keys.ticket(name, f.cfg.Agent)
-	if slices.ContainsFunc(v.first, func(kv KV) bool { return kv.Key == key }) {
-		return []Op{{Delete: key}}
+// served returns what the agent's ticket, which asked for so many, becomes when it gets slots: with enough, it ends.
+func (f *Fleet) served(me membership, name string, p *pool, v *view, asked, got int64, enough bool) (left int64,
+	is []Is, ops []Op) {
+	if asked <= 0 {
+		return asked, nil, nil
 	}
-	return nil
+	key := f.keys.ticket(name, f.cfg.Agent)
+	if left = max(0, asked-got); enough {
+		left = 0
+	}
+	f.mu.Lock()
+	p.asked = left
+	f.mu.Unlock()
+	for _, kv := range v.first {
+		if kv.Key == key { // the agent may have left the turn meanwhile
+			is = []Is{still(key, kv.Mod)}
+		}
+	}
+	if left == 0 {
+		return 0, is, []Op{{Delete: key}}
+	}
+	return left, is, []Op{{Put: key, Value: text(ticket{left}), Lease: me.lease}}
 }
 
 // tell returns the words to those who wait first for the slots that are free.

@@ -59,6 +59,19 @@ func (f *Fleet) hear(kv KV) {
 	f.rung = make(chan struct{})
 }
 
+// askAgain has those who wait for slots ask at once: what kept them from getting some is over. They would rest for a
+// while otherwise, as after any call that failed.
+func (f *Fleet) askAgain() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for name := range f.names {
+		was := f.news[name]
+		f.news[name] = word{Wanted: was.Wanted, Free: max(was.Free, 1)}
+	}
+	close(f.rung)
+	f.rung = make(chan struct{})
+}
+
 // Watch waits for words about the licence's pools.
 func (b *Bound) Watch(ctx context.Context, r *plugin.Watch) (*plugin.News, error) {
 	f := b.fleet
