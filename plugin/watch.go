@@ -19,6 +19,8 @@ type Watch struct {
 	Request                  // without State: the call has no chain
 	Idle    map[string]int64 // by pool: how many slots this agent could return at once
 	For     time.Duration    // for how long it waits
+	// Lacks is the pools of which callers of this agent wait for slots; nil: it is not said.
+	Lacks map[string]int64
 }
 
 // News is what an agent should act on now, by pool.

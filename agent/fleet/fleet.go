@@ -224,7 +224,9 @@ func (f *Fleet) Run(ctx context.Context) error {
 		if err != nil {
 			wait = min(wait, time.Duration(f.cfg.Jitter()*float64(250*time.Millisecond<<min(tries, 8)))+
 				50*time.Millisecond)
-			tries++
+			if tries++; f.awaits() {
+				wait = min(wait, f.cfg.TTL/8) // the other's place ends at any moment
+			}
 		} else {
 			tries = 0
 		}

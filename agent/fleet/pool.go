@@ -20,6 +20,8 @@ type pool struct {
 	// The fleet's mu guards what follows.
 	known   bool // held is what the store has
 	restate bool // the store may be an old copy: held is the truth
+	// vouched is until when held may be stated again: the fence of when the agent saw that the store is an old copy.
+	vouched time.Duration
 	held    held
 	touched map[string]time.Duration // by block: when it was last asked for
 	terms   terms                    // as last seen
@@ -30,10 +32,12 @@ type pool struct {
 	gather  bool                     // somebody wants slots that looks at the total alone
 	asked   int64                    // slots of the ticket; 0: there is none
 	askedAt time.Duration
-	called  time.Duration            // when idle slots were last asked of others
-	reaped  time.Duration            // when the dead were last looked for
-	former  map[string]time.Duration // by incarnation: when this agent first saw what it has left
-	gone    map[string]sighting
+	// lackedTo is until when callers here wait for slots, by the last watch.
+	lackedTo time.Duration
+	called   time.Duration            // when idle slots were last asked of others
+	reaped   time.Duration            // when the dead were last looked for
+	former   map[string]time.Duration // by incarnation: when this agent first saw what it has left
+	gone     map[string]sighting
 }
 
 // named returns a pool.
@@ -122,6 +126,9 @@ func (f *Fleet) mine(me membership, p *pool, v *view) map[string]int64 {
 		out = map[string]int64{}
 	}
 	now := f.cfg.Now()
+	if p.restate && now >= p.vouched { // others may have had them before they were stated again
+		p.held = held{Blocks: map[string]int64{}}
+	}
 	switch {
 	case p.older(v):
 		if out = maps.Clone(p.held.Blocks); out == nil {

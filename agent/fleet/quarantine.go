@@ -81,17 +81,16 @@ func (f *Fleet) quarantine(ctx context.Context, kv KV, is identity, reason strin
 	return nil
 }
 
-// note takes note of what was seen of the store. After another epoch, every pool's blocks are stated again, unless the
-// fence is over: then others may have had them before the store became an old copy.
+// note takes note of what was seen of the store. After another epoch, every pool's blocks are stated again before the
+// fence is over: later others may have had them, before the store became an old copy or since.
 func (f *Fleet) note(epoch string, rev int64) {
 	now := f.cfg.Now()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.seen.Epoch != epoch {
 		for _, p := range f.pools {
-			p.known, p.restate, p.view = false, true, nil
-			if now >= f.until {
-				p.held = held{Blocks: map[string]int64{}}
+			if p.known, p.view = false, nil; !p.restate {
+				p.restate, p.vouched = true, f.until
 			}
 			clear(p.gone)
 		}

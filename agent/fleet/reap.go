@@ -76,7 +76,7 @@ func (f *Fleet) bury(ctx context.Context, me membership, name string, p *pool, v
 				still(f.keys.cluster(), v.storeKV.Mod), has(f.keys.agent(f.cfg.Agent), me.value)},
 				Then: []Op{{Put: f.keys.total(name), Value: text(out)}, {Delete: d.kv.Key}}})
 		if err != nil || !res.Done {
-			return buried
+			break
 		}
 		v.total, v.totalKV.Mod, buried = out, res.Rev, true
 		f.cfg.Observer.Reaped(d.held.sum())
@@ -87,6 +87,9 @@ func (f *Fleet) bury(ctx context.Context, me membership, name string, p *pool, v
 		f.mu.Lock()
 		p.reaped = 0
 		f.mu.Unlock()
+		if ops := f.tell(name, v, v.terms.Limit-v.total.Out); len(ops) > 0 { // others may be first in turn
+			f.cfg.Store.Txn(ctx, &Txn{Kind: KindWait, Then: ops})
+		}
 	}
 	return buried
 }

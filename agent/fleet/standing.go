@@ -131,6 +131,13 @@ func (f *Fleet) stands(why State) {
 	f.why = why
 }
 
+// awaits reports whether the agent cannot join before another has gone that has its key.
+func (f *Fleet) awaits() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.why == StateWaiting
+}
+
 // orders takes note of what an operator has told the agent, and of a quarantine: two keys of an answer, from the i-th
 // on.
 func (f *Fleet) orders(res *Result, i int) {

@@ -10,9 +10,9 @@ import (
 
 // Bounds of what an agent does that waits for slots.
 const (
-	callEvery  = time.Second // the least time between words to those who have slots
-	mostCalled = 16          // agents, at one time
-	staleAfter = 6 * time.Second
+	callEvery  = time.Second     // the least time between words to those who have slots
+	mostCalled = 16              // agents, at one time
+	staleAfter = 6 * time.Second // for how long an agent that asks no more, and does not say why, keeps its turn
 )
 
 // free returns how many of the free slots an agent may take, and how many its ticket asks for; zero: it has none, less:
@@ -107,7 +107,10 @@ func (f *Fleet) tidy(ctx context.Context) {
 		case <-tick.C:
 			f.sweep(ctx)
 			f.census(ctx)
-			f.leaveTurn(ctx, func(name string, p *pool) bool { return f.cfg.Now()-p.askedAt >= staleAfter })
+			f.leaveTurn(ctx, func(name string, p *pool) bool {
+				now := f.cfg.Now()
+				return now-p.askedAt >= staleAfter && now >= p.lackedTo
+			})
 		}
 	}
 }

@@ -75,6 +75,7 @@ func (f *Fleet) askAgain() {
 // Watch waits for words about the licence's pools.
 func (b *Bound) Watch(ctx context.Context, r *plugin.Watch) (*plugin.News, error) {
 	f := b.fleet
+	b.lacks(r)
 	b.content(ctx, r.Idle)
 	if w, ok := b.own.(plugin.Watcher); ok && len(r.Idle) > 0 {
 		ctx, cancel := context.WithCancel(ctx)
@@ -124,6 +125,26 @@ func (b *Bound) watch(ctx context.Context, r *plugin.Watch, f *Fleet) (*plugin.N
 			return out, nil
 		case <-ctx.Done():
 			return nil, f.transient(ctx.Err())
+		}
+	}
+}
+
+// lacks takes note of the pools for which the agent keeps its turn: as long as callers wait, however seldom it asks.
+func (b *Bound) lacks(r *plugin.Watch) {
+	if r.Lacks == nil {
+		return
+	}
+	f := b.fleet
+	now := f.cfg.Now()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for pool := range b.limits {
+		p := f.pools[poolName(b.licence, pool)]
+		if p == nil {
+			continue
+		}
+		if p.lackedTo = 0; r.Lacks[pool] > 0 {
+			p.lackedTo = now + r.For + staleAfter
 		}
 	}
 }

@@ -22,23 +22,23 @@ const (
 // watch is what is kept of the watches of one licence's blocks.
 type watch struct {
 	stated   map[string]int64 // by pool: the idle slots that the upstream was told of
+	lacked   map[string]int64 // by pool: the slots that the upstream was told to be waited for
 	cancel   func()           // ends the watch under way; nil: none is
 	at       time.Duration    // no watch sooner
 	tries    int              // that have failed since one that did not
 	restated bool             // the one under way was ended, so that another states more
 }
 
-// idle returns by pool how many slots of a licence's blocks could be returned, and whether a pool lacks any. mu is
-// held.
-func (b *blocks) idle(e *entry[*Pool], now time.Duration) (idle map[string]int64, lacks bool) {
-	idle = map[string]int64{}
+// idle returns by pool how many slots of a licence's blocks could be returned, and how many are lacked. mu is held.
+func (b *blocks) idle(e *entry[*Pool], now time.Duration) (idle, lacks map[string]int64) {
+	idle, lacks = map[string]int64{}, map[string]int64{}
 	for name, p := range e.plans {
 		d := b.cfg.Pool(name)
 		have, _ := p.have(now)
 		if n := have - p.need(now, d); n > 0 && !p.rigid {
 			idle[name] = n
 		} else if n < 0 {
-			lacks = true
+			lacks[name] = -n
 		}
 	}
 	return idle, lacks
@@ -55,10 +55,11 @@ func (b *blocks) watches(now time.Duration) (calls []func(context.Context), wait
 			continue
 		}
 		idle, lacks := b.idle(e, now)
-		if len(idle) == 0 && !lacks {
+		content := e.watch.cancel != nil && lessLacked(lacks, e.watch.lacked)
+		if len(idle) == 0 && len(lacks) == 0 && !content {
 			continue
 		}
-		if e.watch.cancel != nil && (e.watch.restated || !moreIdle(idle, e.watch.stated)) {
+		if e.watch.cancel != nil && (e.watch.restated || !content && !moreIdle(idle, e.watch.stated)) {
 			continue
 		}
 		if now < e.watch.at {
@@ -70,7 +71,7 @@ func (b *blocks) watches(now time.Duration) (calls []func(context.Context), wait
 			e.watch.cancel()
 			continue
 		}
-		calls = append(calls, b.beginWatch(e, w, idle))
+		calls = append(calls, b.beginWatch(e, w, idle, lacks))
 	}
 	return calls, wait
 }
@@ -85,9 +86,20 @@ func moreIdle(idle, stated map[string]int64) bool {
 	return false
 }
 
+// lessLacked reports whether nobody waits any more for slots of a pool that the upstream keeps this agent's turn for.
+func lessLacked(lacks, lacked map[string]int64) bool {
+	for name := range lacked {
+		if lacks[name] == 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // beginWatch returns a watch to be made. mu is held, and not meanwhile.
-func (b *blocks) beginWatch(e *entry[*Pool], w plugin.Watcher, idle map[string]int64) func(context.Context) {
+func (b *blocks) beginWatch(e *entry[*Pool], w plugin.Watcher, idle, lacks map[string]int64) func(context.Context) {
 	now := b.cfg.Now()
+	e.watch.lacked = lacks
 	e.watch.stated, e.watch.at, e.watch.restated = maps.Clone(idle), now+restateGap, false
 	stop := make(chan struct{})
 	e.watch.cancel = func() { close(stop) }
@@ -105,7 +117,7 @@ func (b *blocks) beginWatch(e *entry[*Pool], w plugin.Watcher, idle map[string]i
 		r := plugin.Request{System: licence.System, LicenseID: licence.ID, Document: licence.Document,
 			Product: licence.Product, Nonce: make([]byte, 32)}
 		rand.Read(r.Nonce) // never fails: see crypto/rand
-		news, err := w.Watch(ctx, &plugin.Watch{Request: r, Idle: idle, For: watchFor})
+		news, err := w.Watch(ctx, &plugin.Watch{Request: r, Idle: idle, Lacks: lacks, For: watchFor})
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		e.watch.cancel = nil
