@@ -494,10 +494,3 @@ func (f *Fleet) transient(err error) *plugin.Error {
 	fault, reason := FaultOf(err)
 	return &plugin.Error{Class: plugin.Transient, Reason: reason, Hint: fault.Mend()}
 }
-
-// Until returns the fence of the membership; zero: there is none.
-func (f *Fleet) Until() time.Duration {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.me.until
-}

@@ -111,6 +111,13 @@ func (f *Fleet) Standing() Standing {
 	return s
 }
 
+// Until returns the fence of the membership; zero: there is none.
+func (f *Fleet) Until() time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.me.until
+}
+
 // Drained reports whether an operator has the agent give its idle slots back and take none.
 func (f *Fleet) Drained() bool {
 	f.mu.Lock()
