@@ -11,6 +11,51 @@ import (
 	"github.com/usher-agent/usher/client/wire"
 )
 
+// placed is an acquire that waits in a session and is told of its place.
+type placed struct {
+	t    testing.TB
+	told chan client.Waiting
+	done chan placedGrant
+}
+
+type placedGrant struct {
+	lease *client.Lease
+	err   error
+}
+
+// waitTold has a session wait for a slot.
+func (h *house) waitTold(ctx context.Context) *placed {
+	h.t.Helper()
+	s, err := client.Open(ctx, client.WithSocket(h.Socket()))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(s.Close)
+	p := &placed{h.t, make(chan client.Waiting, 10), make(chan placedGrant, 1)}
+	go func() {
+		r := client.Slots("streams", 1)
+		r.WaitSeconds = 300
+		l, err := s.AcquireTold(ctx, r, func(w client.Waiting) { p.told <- w })
+		p.done <- placedGrant{l, err}
+	}()
+	return p
+}
+
+// hears wants the acquire to be told of a place.
+func (p *placed) hears(want int) {
+	p.t.Helper()
+	select {
+	case w := <-p.told:
+		if w.Pool != "streams" || w.Position != want {
+			p.t.Errorf("told of %+v, want position %d", w, want)
+		}
+	case <-p.t.Context().Done():
+		p.t.Fatalf("nothing is told of position %d", want)
+	case <-time.After(time.Minute):
+		p.t.Fatalf("nothing is told of position %d", want)
+	}
+}
+
 // An acquire that waits hears its place in its own session, and no other session's; who sees its leases hears it as an
 // event. Both hear how it moves up.
 func TestWaitersHearTheirPlaces(t *testing.T) {
@@ -34,49 +79,19 @@ func TestWaitersHearTheirPlaces(t *testing.T) {
 		}
 	}()
 	<-listens
-	hears := func(c chan client.Waiting, want int) {
-		t.Helper()
-		select {
-		case w := <-c:
-			if w.Pool != "streams" || w.Position != want {
-				t.Errorf("told of %+v, want position %d", w, want)
-			}
-		case <-ctx.Done():
-			t.Fatalf("nothing is told of position %d", want)
-		}
-	}
-	type got struct {
-		lease *client.Lease
-		err   error
-	}
-	wait := func() (told chan client.Waiting, done chan got) {
-		s, err := client.Open(ctx, client.WithSocket(h.Socket()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(s.Close)
-		told, done = make(chan client.Waiting, 10), make(chan got, 1)
-		go func() {
-			r := client.Slots("streams", 1)
-			r.WaitSeconds = 300
-			l, err := s.AcquireTold(ctx, r, func(w client.Waiting) { told <- w })
-			done <- got{l, err}
-		}()
-		return told, done
-	}
-	first, served := wait()
-	hears(first, 1)
-	second, last := wait()
-	hears(second, 2)
+	first := h.waitTold(ctx)
+	first.hears(1)
+	second := h.waitTold(ctx)
+	second.hears(2)
 	h.release(held)
-	if g := <-served; g.err != nil {
+	if g := <-first.done; g.err != nil {
 		t.Fatal(g.err)
-	} else if hears(second, 1); len(first) > 0 {
-		t.Errorf("the first is told %+v", <-first)
+	} else if second.hears(1); len(first.told) > 0 {
+		t.Errorf("the first is told %+v", <-first.told)
 	} else if err := g.lease.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if g := <-last; g.err != nil {
+	if g := <-second.done; g.err != nil {
 		t.Fatal(g.err)
 	}
 	var places []string

@@ -9,6 +9,61 @@ import (
 	"pgregory.net/rapid"
 )
 
+// lineStory is an enforcer whose pool a acquires wait for.
+type lineStory struct {
+	e           *Enforcer
+	now         time.Time
+	serial      uint64
+	held, waits []LeaseID
+	throughout  map[LeaseID]bool // those that have waited since the walk began
+}
+
+func (s *lineStory) do(r Request) (d Decision) {
+	d = s.e.Decide(r, s.now)
+	for _, ev := range d.Events {
+		s.e.Apply(ev)
+	}
+	return d
+}
+
+func (s *lineStory) come(t *rapid.T) {
+	s.now = s.now.Add(time.Duration(rapid.IntRange(0, 100).Draw(t, "later")) * time.Second)
+	r := &Acquire{Caller: Caller{UID: rapid.Uint32Range(1, 2).Draw(t, "uid")}, Lifetime: LifetimeHeld,
+		Wait: MaxWait, Items: []Item{{Pool: "a", N: 1}}}
+	if rapid.IntRange(0, 3).Draw(t, "of two") == 0 {
+		r.Items = append(r.Items, Item{Pool: "b", N: 1})
+	}
+	s.serial++
+	binary.BigEndian.PutUint64(r.ID[:], s.serial)
+	if d := s.do(r); d.Lease != nil {
+		s.held = append(s.held, r.ID)
+	} else if d.Waiter != nil {
+		s.waits = append(s.waits, r.ID)
+	}
+}
+
+// change has an acquire come, give up, or be served.
+func (s *lineStory) change(t *rapid.T) {
+	switch rapid.IntRange(0, 2).Draw(t, "change") {
+	case 0:
+		s.come(t)
+	case 1:
+		id := rapid.SampledFrom(s.waits).Draw(t, "gives up")
+		s.do(&Cancel{ID: id})
+		delete(s.throughout, id)
+	case 2:
+		if len(s.held) == 0 {
+			return
+		}
+		s.do(&End{ID: s.held[0], Cause: CauseReleased})
+		s.held = s.held[1:]
+		for d := s.do(&Serve{}); d.Lease != nil; d = s.do(&Serve{}) {
+			s.held = append(s.held, d.Lease.ID)
+			delete(s.throughout, d.Lease.ID)
+		}
+	}
+}
+
 // Whatever comes, leaves and is served between two steps of a walk along those that wait, by priorities or not: each
 // that waits throughout is met once, in the order, at the place that it has then.
 func TestLineMeetsEachOnce(t *testing.T) {
@@ -17,89 +72,42 @@ func TestLineMeetsEachOnce(t *testing.T) {
 		if rapid.Bool().Draw(t, "rules") {
 			rules = append(rules, Policy{Name: "p", Match: Match{UID: []UIDs{{2, 2}}}, Priority: 2})
 		}
-		e, now := New(Options{}), time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)
-		do := func(r Request) (d Decision) {
-			d = e.Decide(r, now)
-			for _, ev := range d.Events {
-				e.Apply(ev)
-			}
-			return d
-		}
-		do(&SetPolicies{NewPolicies(rules)})
-		do(&SetVerdict{&Verdict{State: StateValid, Code: Valid, Pools: map[string]PoolGrant{
+		s := &lineStory{e: New(Options{}), now: time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC),
+			throughout: map[LeaseID]bool{}}
+		s.do(&SetPolicies{NewPolicies(rules)})
+		s.do(&SetVerdict{&Verdict{State: StateValid, Code: Valid, Pools: map[string]PoolGrant{
 			"a": {Name: "a", Limit: 2, Budget: 2}, "b": {Name: "b", Limit: 2, Budget: 2}}}})
-		var serial uint64
-		var held, waits []LeaseID
-		come := func() {
-			now = now.Add(time.Duration(rapid.IntRange(0, 100).Draw(t, "later")) * time.Second)
-			r := &Acquire{Caller: Caller{UID: rapid.Uint32Range(1, 2).Draw(t, "uid")}, Lifetime: LifetimeHeld,
-				Wait: MaxWait, Items: []Item{{Pool: "a", N: 1}}}
-			if rapid.IntRange(0, 3).Draw(t, "of two") == 0 {
-				r.Items = append(r.Items, Item{Pool: "b", N: 1})
-			}
-			serial++
-			binary.BigEndian.PutUint64(r.ID[:], serial)
-			if d := do(r); d.Lease != nil {
-				held = append(held, r.ID)
-			} else if d.Waiter != nil {
-				waits = append(waits, r.ID)
-			}
-		}
 		for range rapid.IntRange(3, 12).Draw(t, "waiters") {
-			come()
+			s.come(t)
 		}
-		throughout := map[LeaseID]bool{}
-		for id := range e.waiters {
-			throughout[id] = true
+		for id := range s.e.waiters {
+			s.throughout[id] = true
 		}
-		l := e.Line("a")
-		var met []LeaseID
+		l := s.e.Line("a")
+		met := map[LeaseID]int{}
 		for more := true; more; {
 			var places []Place
 			places, more = l.AppendNext(nil, rapid.IntRange(1, 4).Draw(t, "step"))
 			at := map[LeaseID]int{}
-			for i, q := range e.Queue() { // all wait for a
+			for i, q := range s.e.Queue() { // all wait for a
 				at[q.ID] = i + 1
 			}
 			for _, p := range places {
 				if at[p.ID] != p.Position || p.Pool != "a" {
 					t.Fatalf("%v is met at place %d of %s, and has place %d", p.ID, p.Position, p.Pool, at[p.ID])
 				}
-				met = append(met, p.ID)
+				met[p.ID]++
 			}
 			for range rapid.IntRange(0, 3).Draw(t, "changes") {
-				switch rapid.IntRange(0, 2).Draw(t, "change") {
-				case 0:
-					come()
-				case 1:
-					id := rapid.SampledFrom(waits).Draw(t, "gives up")
-					do(&Cancel{ID: id})
-					delete(throughout, id)
-				case 2:
-					if len(held) == 0 {
-						continue
-					}
-					do(&End{ID: held[0], Cause: CauseReleased})
-					held = held[1:]
-					for d := do(&Serve{}); d.Lease != nil; d = do(&Serve{}) {
-						held = append(held, d.Lease.ID)
-						delete(throughout, d.Lease.ID)
-					}
-				}
+				s.change(t)
 			}
 		}
-		for id := range throughout {
-			n := 0
-			for _, m := range met {
-				if m == id {
-					n++
-				}
-			}
-			if n != 1 {
-				t.Fatalf("%v waits throughout, and is met %d times", id, n)
+		for id := range s.throughout {
+			if met[id] != 1 {
+				t.Fatalf("%v waits throughout, and is met %d times", id, met[id])
 			}
 		}
-		if e.line != nil || !slices.Contains(append(e.Queues(), "a"), "a") {
+		if s.e.line != nil {
 			t.Fatal("a walk that is over is under way")
 		}
 	})

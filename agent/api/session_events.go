@@ -27,7 +27,8 @@ func (x *session) listen(as *rights) *enforcer.Denial {
 			own := h.PID == p.pid && h.Start == p.start && h.SameUser(p.caller(false)) &&
 				(p.pid != 0 || h.Inode == p.inode)
 			return (own || h.SameProcess(p.caller(false))) &&
-				(ev.Type == "lease.revoking" || ev.Type == leaseWaiting || ev.Type == "lease.ended" && ev.Cause != string(enforcer.CauseReleased))
+				(ev.Type == "lease.revoking" || ev.Type == leaseWaiting ||
+					ev.Type == "lease.ended" && ev.Cause != string(enforcer.CauseReleased))
 		})
 	} else {
 		events = x.server.feeds.Subscribe(visible(p, as.admin))

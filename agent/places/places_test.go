@@ -34,6 +34,12 @@ func (r *rows) walk(names []string, each func(time.Time, []enforcer.Place)) {
 	}
 }
 
+func (r *rows) walked() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.walks
+}
+
 func waiter(n int) *enforcer.Waiter {
 	w := &enforcer.Waiter{Items: []enforcer.Item{{Pool: "a", N: 1}}}
 	binary.BigEndian.PutUint64(w.ID[:], uint64(n))
@@ -46,10 +52,13 @@ func running(t *testing.T, n int, heard *bool) (r *rows, teller *Teller, told fu
 	for i := range n {
 		r.wait = append(r.wait, waiter(i))
 	}
+	var mu sync.Mutex
 	var out []string
 	teller = New(Config{First: 200 * time.Millisecond, Every: time.Second, Walk: r.walk,
 		Queues: func() []string { return []string{"a"} }, Heard: func() bool { return *heard },
 		Tell: func(_ time.Time, some []Place) {
+			mu.Lock()
+			defer mu.Unlock()
 			for _, p := range some {
 				out = append(out, fmt.Sprint(binary.BigEndian.Uint64(p.ID[:]), " at ", p.Position, ", ", p.Estimate))
 			}
@@ -63,6 +72,8 @@ func running(t *testing.T, n int, heard *bool) (r *rows, teller *Teller, told fu
 	})
 	return r, teller, func() []string {
 		synctest.Wait()
+		mu.Lock()
+		defer mu.Unlock()
 		defer func() { out = nil }()
 		return out
 	}
@@ -106,13 +117,13 @@ func TestPlacesAreToldTogether(t *testing.T) {
 			t.Errorf("told are %q", got)
 		}
 		time.Sleep(time.Hour)
-		if got := told(); len(got) > 0 || r.walks != 2 {
-			t.Errorf("without a change, told are %q after %d walks", got, r.walks)
+		if got, walks := told(), r.walked(); len(got) > 0 || walks != 2 {
+			t.Errorf("without a change, told are %q after %d walks", got, walks)
 		}
-		teller.Observe(enforcer.Event{Kind: enforcer.EventPolicies})
 		r.mu.Lock()
 		slices.Reverse(r.wait)
 		r.mu.Unlock()
+		teller.Observe(enforcer.Event{Kind: enforcer.EventPolicies})
 		time.Sleep(time.Second)
 		if got := told(); len(got) != 2 {
 			t.Errorf("under new rules, told are %q", got)
@@ -150,8 +161,8 @@ func TestNobodyListensToPlaces(t *testing.T) {
 		r, teller, told := running(t, 3, &heard)
 		teller.Observe(enforcer.Event{Kind: enforcer.EventQueued, Waiter: r.wait[0]})
 		time.Sleep(time.Minute)
-		if got := told(); len(got) > 0 || r.walks > 0 || len(teller.moved) > 0 {
-			t.Errorf("told are %q after %d walks", got, r.walks)
+		if got, walks := told(), r.walked(); len(got) > 0 || walks > 0 || len(teller.moved) > 0 {
+			t.Errorf("told are %q after %d walks", got, walks)
 		}
 		heard = true
 		r.serve(teller)
