@@ -69,7 +69,9 @@ func parseHeader(name string, b []byte) (int64, error) {
 	return int64(base), nil
 }
 
-func checksum(at int64, length uint32, mark uint64, data []byte) uint32 {
+// checksum returns the CRC of the record at offset at whose data is so long. rest is what stands in it behind the CRC:
+// its mark and the data.
+func checksum(at int64, length uint32, rest []byte) uint32 {
 	// Byte by byte: a slice for crc32 is put on the heap, which a million records would feel.
 	crc := ^uint32(0)
 	sum := func(v uint64, bytes int) {
@@ -80,16 +82,17 @@ func checksum(at int64, length uint32, mark uint64, data []byte) uint32 {
 	}
 	sum(uint64(at), 8)
 	sum(uint64(length), 4)
-	sum(mark, 8)
-	return crc32.Update(^crc, castagnoli, data)
+	return crc32.Update(^crc, castagnoli, rest)
 }
 
 // appendRecord appends to b the record that will stand at offset at.
 func appendRecord(b []byte, at, mark int64, data []byte) []byte {
+	begin := len(b)
 	b = binary.LittleEndian.AppendUint32(b, uint32(len(data)))
-	b = binary.LittleEndian.AppendUint32(b, checksum(at, uint32(len(data)), uint64(mark), data))
-	b = binary.LittleEndian.AppendUint64(b, uint64(mark))
-	return append(b, data...)
+	b = binary.LittleEndian.AppendUint32(b, 0)
+	b = append(binary.LittleEndian.AppendUint64(b, uint64(mark)), data...)
+	binary.LittleEndian.PutUint32(b[begin+4:], checksum(at, uint32(len(data)), b[begin+8:]))
+	return b
 }
 
 // parseRecord reads the record at the start of b, which stands at offset at; nil when there is none. Work counts the
@@ -107,7 +110,7 @@ func parseRecord(b []byte, at int64) (data []byte, mark int64, work int) {
 		return nil, 0, 0
 	}
 	data = b[recordHead : recordHead+int(length)]
-	if checksum(at, length, m, data) != binary.LittleEndian.Uint32(b[4:]) {
+	if checksum(at, length, b[8:recordHead+int(length)]) != binary.LittleEndian.Uint32(b[4:]) {
 		return nil, 0, len(data)
 	}
 	return data, int64(m), len(data)
@@ -125,7 +128,7 @@ func mend(b []byte, at int64) (data []byte, mark int64) {
 	stored, m := binary.LittleEndian.Uint32(b[4:]), binary.LittleEndian.Uint64(b[8:])
 	if length != 0 && length <= room {
 		fixed := slices.Clone(b[8 : recordHead+length]) // the summed bytes, apart from the length
-		wrong := stored ^ checksum(at, length, m, fixed[8:])
+		wrong := stored ^ checksum(at, length, fixed)
 		// of the stored CRC itself, or of the bytes that it sums
 		if bits.OnesCount32(wrong) == 1 || turnBit(fixed, wrong) {
 			if m := binary.LittleEndian.Uint64(fixed); m <= uint64(at) {
@@ -138,8 +141,8 @@ func mend(b []byte, at int64) (data []byte, mark int64) {
 		if n == 0 || n > room || m > uint64(at) {
 			continue
 		}
-		if data := b[recordHead : recordHead+n]; checksum(at, n, m, data) == stored {
-			return slices.Clone(data), int64(m)
+		if checksum(at, n, b[8:recordHead+n]) == stored {
+			return slices.Clone(b[recordHead : recordHead+n]), int64(m)
 		}
 	}
 	return nil, 0

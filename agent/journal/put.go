@@ -98,7 +98,7 @@ func store(to []byte, at int64, records [][]byte) (err error) {
 		binary.LittleEndian.PutUint64(b[8:], uint64(at))
 		copy(b[recordHead:], r)
 		binary.LittleEndian.PutUint32(b, uint32(len(r)))
-		seal(b, checksum(at, uint32(len(r)), uint64(at), r))
+		seal(b, checksum(at, uint32(len(r)), b[8:]))
 		to, at = to[n:], at+int64(n)
 	}
 	return nil
