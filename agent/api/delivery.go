@@ -30,6 +30,7 @@ func (c *conn) answers(u unread) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.next = u
+	c.changed()
 }
 
 // ended says that a lease is over, by a caller that had read its id: its answer is not looked at any more.
@@ -38,7 +39,27 @@ func (c *conn) ended(id enforcer.LeaseID) {
 	defer c.mu.Unlock()
 	if c.unread.undo != nil && c.unread.lease == id {
 		c.unread = unread{}
+		c.changed()
 	}
+}
+
+// The bits of conn.proof.
+const (
+	proofWanted = 1 << iota // unread or next is set: each write has something to take note of
+	proofFirst              // unread.sure: each write has something to wait for
+)
+
+// changed notes in proof what unread and next now are, so that a write that has nothing to do with a grant takes no
+// lock. c.mu is held.
+func (c *conn) changed() {
+	var p uint32
+	if c.unread.undo != nil || c.next.undo != nil {
+		p |= proofWanted
+	}
+	if c.unread.sure {
+		p |= proofFirst
+	}
+	c.proof.Store(p)
 }
 
 // swapUnread sets what is unread, and returns what was.
@@ -47,15 +68,12 @@ func (c *conn) swapUnread(to unread) unread {
 	defer c.mu.Unlock()
 	was := c.unread
 	c.unread = to
+	c.changed()
 	return was
 }
 
 // mustProve reports whether prove has something to wait for.
-func (c *conn) mustProve() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.unread.sure
-}
+func (c *conn) mustProve() bool { return c.proof.Load()&proofFirst != 0 }
 
 // prove waits until the other end has read all that was written, or has closed, where the agent must know that before
 // it writes anything else. It waits no longer than the deadline of writes: it cuts off an end that does not read. That
@@ -74,6 +92,9 @@ func (c *conn) prove() error {
 // proved takes note of a write. A write that succeeds shows that the other end had not closed: when prove found nothing
 // unread before, it was read.
 func (c *conn) proved(n int, err error) {
+	if c.proof.Load() == 0 {
+		return
+	}
 	c.mu.Lock()
 	if n > 0 || err == nil {
 		c.unread = unread{}
@@ -82,6 +103,7 @@ func (c *conn) proved(n int, err error) {
 	if c.next = (unread{}); err == nil && next.undo != nil {
 		c.unread = next
 	}
+	c.changed()
 	c.mu.Unlock()
 	if err != nil && next.undo != nil {
 		next.undo(next.lease)
@@ -101,6 +123,7 @@ func (c *conn) settle() {
 	c.mu.Lock()
 	was, never := c.unread, c.next
 	c.unread, c.next = unread{}, unread{}
+	c.changed()
 	c.mu.Unlock()
 	if never.undo != nil { // its answer was not written
 		never.undo(never.lease)

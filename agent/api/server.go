@@ -330,6 +330,7 @@ type conn struct {
 	reset     atomic.Bool            // the other end closed without having read all
 	rights    atomic.Pointer[rights] // by the rules that rightsOf saw last; nil: by none yet
 	commonest *commonest             // of HTTP; nil: there was no such call yet
+	proof     atomic.Uint32          // whether unread and next are set: see changed
 
 	mu     sync.Mutex // guards all below
 	unread unread
