@@ -30,7 +30,7 @@ type watchers struct {
 }
 
 // Observe is called under the desk's lock, and waits for nothing.
-func (w watchers) Observe(ev enforcer.Event) {
+func (w watchers) Observe(ev *enforcer.Event) {
 	w.Feeds.Observe(ev)
 	w.places.Observe(ev)
 }

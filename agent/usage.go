@@ -23,7 +23,7 @@ type counters struct {
 }
 
 // Observe counts an event.
-func (c counters) Observe(ev enforcer.Event) {
+func (c counters) Observe(ev *enforcer.Event) {
 	c.Metrics.Observe(ev)
 	c.usage.Observe(ev)
 }

@@ -158,7 +158,7 @@ func (m *Metrics) of(pool string) *poolCounts {
 }
 
 // Observe counts an event. It allocates nothing, except for a new verdict.
-func (m *Metrics) Observe(ev enforcer.Event) {
+func (m *Metrics) Observe(ev *enforcer.Event) {
 	switch ev.Kind {
 	case enforcer.EventVerdict:
 		m.setPools(ev.Verdict)

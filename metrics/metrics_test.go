@@ -58,12 +58,12 @@ func full() *Metrics {
 					{Name: "seats", Limit: enforcer.Unlimited, Budget: enforcer.Unlimited, InUse: 1},
 					{Name: "renders", Meter: true, Limit: 100, Budget: 100, InUse: 40}}}
 		}})
-	m.Observe(enforcer.Event{Kind: enforcer.EventVerdict, Verdict: v})
+	m.Observe(&enforcer.Event{Kind: enforcer.EventVerdict, Verdict: v})
 	m.Acquired("streams", 3*time.Microsecond, nil, false)
 	m.Acquired("streams", 3*time.Microsecond, nil, true)
 	m.Acquired("streams", 3*time.Microsecond, &enforcer.Denial{Code: enforcer.NoSlots}, false)
 	m.Acquired("made up", 3*time.Microsecond, &enforcer.Denial{Code: enforcer.PoolUnknown}, false)
-	m.Observe(enforcer.Event{Kind: enforcer.EventEnded, Cause: enforcer.CauseExpired,
+	m.Observe(&enforcer.Event{Kind: enforcer.EventEnded, Cause: enforcer.CauseExpired,
 		Lease: &enforcer.Lease{Items: []enforcer.Item{{Pool: "streams", N: 1}}}})
 	m.UpstreamCalled("heartbeat", "ok", at)
 	m.UpstreamCalled("check_in", "transient", at)
@@ -175,7 +175,7 @@ func TestClosedPools(t *testing.T) {
 	for i := range mostPools {
 		v := verdict()
 		v.Pools = map[string]enforcer.PoolGrant{fmt.Sprint("other-", i): {}}
-		m.Observe(enforcer.Event{Kind: enforcer.EventVerdict, Verdict: v})
+		m.Observe(&enforcer.Event{Kind: enforcer.EventVerdict, Verdict: v})
 	}
 	families, err := m.Gatherer().Gather()
 	if err != nil {
@@ -198,8 +198,8 @@ func TestClosedPools(t *testing.T) {
 // A verdict that names a pool again does not set its counters back, also where the licence was gone meanwhile.
 func TestCountersGoOn(t *testing.T) {
 	m := full()
-	m.Observe(enforcer.Event{Kind: enforcer.EventVerdict, Verdict: &enforcer.Verdict{}})
-	m.Observe(enforcer.Event{Kind: enforcer.EventVerdict, Verdict: verdict()})
+	m.Observe(&enforcer.Event{Kind: enforcer.EventVerdict, Verdict: &enforcer.Verdict{}})
+	m.Observe(&enforcer.Event{Kind: enforcer.EventVerdict, Verdict: verdict()})
 	if n := m.of("streams").granted.Load(); n != 1 {
 		t.Errorf("granted is %v", n)
 	}
@@ -212,7 +212,7 @@ func TestNothingAllocated(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() {
 		m.Acquired("streams", time.Microsecond, nil, false)
 		m.Acquired("streams", time.Microsecond, denial, false)
-		m.Observe(enforcer.Event{Kind: enforcer.EventEnded, Cause: enforcer.CauseReleased, Lease: lease})
+		m.Observe(&enforcer.Event{Kind: enforcer.EventEnded, Cause: enforcer.CauseReleased, Lease: lease})
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
 	}
@@ -225,7 +225,7 @@ func TestConcurrent(t *testing.T) {
 		wg.Go(func() {
 			for range 50 {
 				m.Acquired("streams", time.Microsecond, nil, false)
-				m.Observe(enforcer.Event{Kind: enforcer.EventVerdict, Verdict: verdict()})
+				m.Observe(&enforcer.Event{Kind: enforcer.EventVerdict, Verdict: verdict()})
 				m.Handler().ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/metrics", nil))
 			}
 		})

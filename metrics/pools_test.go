@@ -21,11 +21,11 @@ func TestScrapeHoldsNoLock(t *testing.T) {
 	}()
 	<-scrape // it has more to tell, and nobody listens
 	m.Acquired("streams", time.Microsecond, &enforcer.Denial{Code: enforcer.NoSlots}, false)
-	m.Observe(enforcer.Event{Kind: enforcer.EventEnded, Cause: enforcer.CauseReleased,
+	m.Observe(&enforcer.Event{Kind: enforcer.EventEnded, Cause: enforcer.CauseReleased,
 		Lease: &enforcer.Lease{Items: []enforcer.Item{{Pool: "streams", N: 1}}}})
-	m.Observe(enforcer.Event{Kind: enforcer.EventDrawn,
+	m.Observe(&enforcer.Event{Kind: enforcer.EventDrawn,
 		Lease: &enforcer.Lease{Items: []enforcer.Item{{Pool: "renders", N: 1}}}})
-	m.Observe(enforcer.Event{Kind: enforcer.EventVerdict, Verdict: verdict()})
+	m.Observe(&enforcer.Event{Kind: enforcer.EventVerdict, Verdict: verdict()})
 	for {
 		select {
 		case <-scrape:

@@ -186,15 +186,15 @@ func (s *Feeds) drop(sub *subscriber, why string) {
 func (s *Feeds) none() bool { return s.n.Load() == 0 }
 
 // Observe queues an event of the enforcer's for its readers; some kinds have none.
-func (s *Feeds) Observe(ev enforcer.Event) {
+func (s *Feeds) Observe(ev *enforcer.Event) {
 	if s.none() {
 		return
 	}
 	switch ev.Kind {
 	case enforcer.EventVerdict:
-		s.put(fed{event: ev})
+		s.put(fed{event: *ev})
 	case enforcer.EventGranted, enforcer.EventRenewed, enforcer.EventEnded:
-		s.put(fed{event: ev, holder: ev.Lease.Holder})
+		s.put(fed{event: *ev, holder: ev.Lease.Holder})
 	default:
 	}
 }

@@ -23,7 +23,7 @@ func (l *leases) take(uid uint32) *enforcer.Lease {
 	lease := &enforcer.Lease{Items: []enforcer.Item{{Pool: "streams", N: 1}},
 		Holder: &enforcer.Holder{Caller: enforcer.Caller{UID: uid}}}
 	binary.BigEndian.PutUint32(lease.ID[:], l.n)
-	l.Observe(enforcer.Event{Kind: enforcer.EventGranted, At: time.Unix(int64(l.n), 0), Lease: lease})
+	l.Observe(&enforcer.Event{Kind: enforcer.EventGranted, At: time.Unix(int64(l.n), 0), Lease: lease})
 	return lease
 }
 
@@ -99,7 +99,7 @@ func TestSubscribersByUser(t *testing.T) {
 			a[1].LeaseID != second.ID.String() {
 			t.Errorf("told %+v and %+v", a, b)
 		}
-		d.Observe(enforcer.Event{Kind: enforcer.EventVerdict,
+		d.Observe(&enforcer.Event{Kind: enforcer.EventVerdict,
 			Verdict: &enforcer.Verdict{State: enforcer.StateExpired, Code: enforcer.Expired}})
 		synctest.Wait()
 		if c := ofTwo.Take(); len(c) != 1 || c[0].Type != "license.changed" || c[0].Code != "EXPIRED" {
@@ -122,10 +122,10 @@ func TestOwnEvents(t *testing.T) {
 		me := enforcer.Caller{UID: 1, PID: 7, Start: 70, Inode: 700}
 		events := d.SubscribeOwn(me, nil)
 		end := func(by enforcer.Caller, cause enforcer.Cause) {
-			d.Observe(enforcer.Event{Kind: enforcer.EventEnded, Cause: cause,
+			d.Observe(&enforcer.Event{Kind: enforcer.EventEnded, Cause: cause,
 				Lease: &enforcer.Lease{Holder: &enforcer.Holder{Caller: by}}})
 		}
-		d.Observe(enforcer.Event{Kind: enforcer.EventGranted,
+		d.Observe(&enforcer.Event{Kind: enforcer.EventGranted,
 			Lease: &enforcer.Lease{Holder: &enforcer.Holder{Caller: me}}})
 		end(me, enforcer.CauseReleased)
 		end(enforcer.Caller{UID: 1, PID: 7, Start: 71}, enforcer.CauseForced)
@@ -134,7 +134,7 @@ func TestOwnEvents(t *testing.T) {
 			t.Errorf("%d events are queued that are not wanted", n)
 		}
 		end(enforcer.Caller{UID: 1, PID: 7, Start: 70}, enforcer.CauseForced) // its inode is not known
-		d.Observe(enforcer.Event{Kind: enforcer.EventVerdict, Verdict: &enforcer.Verdict{Code: enforcer.Expired}})
+		d.Observe(&enforcer.Event{Kind: enforcer.EventVerdict, Verdict: &enforcer.Verdict{Code: enforcer.Expired}})
 		synctest.Wait()
 		if told := events.Take(); len(told) != 2 || told[0].Cause != "forced" || told[1].Type != "license.changed" {
 			t.Errorf("told %+v", told)

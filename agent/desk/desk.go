@@ -23,7 +23,8 @@ import (
 // Observer is what the metrics ask of the desk. All is called under the desk's lock but Acquired and Waited, and none
 // may wait for anything.
 type Observer interface {
-	Observe(enforcer.Event)
+	// Observe may keep what the event points to, but not the event itself.
+	Observe(*enforcer.Event)
 	// Acquired is told of each decision about an acquire and how long it took, waiting apart.
 	Acquired(pool string, took time.Duration, d *enforcer.Denial, replayed bool)
 	Waited(time.Duration)
@@ -31,7 +32,8 @@ type Observer interface {
 
 // Watcher brings events to their subscribers. Observe is called under the desk's lock, and must not wait.
 type Watcher interface {
-	Observe(enforcer.Event)
+	// It may keep what the event points to, but not the event itself.
+	Observe(*enforcer.Event)
 	// Revoking is told of leases that are to be revoked. It is not called under the desk's lock, but by Run, some
 	// leases at a time.
 	Revoking(now time.Time, leases []*enforcer.Lease)
@@ -40,7 +42,7 @@ type Watcher interface {
 // nobody watches.
 type nobody struct{}
 
-func (nobody) Observe(enforcer.Event)                {}
+func (nobody) Observe(*enforcer.Event)               {}
 func (nobody) Revoking(time.Time, []*enforcer.Lease) {}
 
 // Signals are the desk's calls to others for them to act. A nil one is not called.
@@ -272,8 +274,8 @@ func (d *Desk) apply(events []enforcer.Event, written commit) {
 		if ev.Kind == enforcer.EventEnded && d.signals.Ended != nil {
 			d.signals.Ended(ev.Lease, ev.Cause)
 		}
-		d.seen.Observe(*ev)
-		d.watcher.Observe(*ev)
+		d.seen.Observe(ev)
+		d.watcher.Observe(ev)
 	}
 	if next := d.core.NextTick(); !next.IsZero() && (d.next.IsZero() || next.Before(d.next)) {
 		d.next = next

@@ -50,7 +50,7 @@ func busyDesk() *Desk {
 
 type unseen struct{}
 
-func (unseen) Observe(enforcer.Event)                                 {}
+func (unseen) Observe(*enforcer.Event)                                {}
 func (unseen) Acquired(string, time.Duration, *enforcer.Denial, bool) {}
 func (unseen) Waited(time.Duration)                                   {}
 func (d *Desk) take(t *testing.T, uid uint32) *enforcer.Lease {

@@ -25,7 +25,7 @@ type hears struct {
 	event func(enforcer.Event)
 }
 
-func (h hears) Observe(ev enforcer.Event) { h.event(ev) }
+func (h hears) Observe(ev *enforcer.Event) { h.event(*ev) }
 
 // Whoever hears of a verdict and asks for it at once is told of that one.
 func TestVerdictIsReadAsItIsHeardOf(t *testing.T) {

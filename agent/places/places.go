@@ -58,7 +58,7 @@ func New(c Config) *Teller {
 }
 
 // Observe takes note of an event. It is called under the desk's lock, and waits for nothing.
-func (t *Teller) Observe(ev enforcer.Event) {
+func (t *Teller) Observe(ev *enforcer.Event) {
 	if ev.Waiter == nil && ev.Kind != enforcer.EventPolicies || !t.cfg.Heard() {
 		return
 	}

@@ -85,7 +85,7 @@ func (r *rows) serve(teller *Teller) {
 	w := r.wait[0]
 	r.wait = r.wait[1:]
 	r.mu.Unlock()
-	teller.Observe(enforcer.Event{Kind: enforcer.EventGranted, Waiter: w})
+	teller.Observe(&enforcer.Event{Kind: enforcer.EventGranted, Waiter: w})
 }
 
 // Each hears its place a moment after it came, and when it changes; changes of one second are told together, and of a
@@ -95,7 +95,7 @@ func TestPlacesAreToldTogether(t *testing.T) {
 		heard := true
 		r, teller, told := running(t, 3, &heard)
 		for _, w := range r.wait {
-			teller.Observe(enforcer.Event{Kind: enforcer.EventQueued, Waiter: w})
+			teller.Observe(&enforcer.Event{Kind: enforcer.EventQueued, Waiter: w})
 		}
 		time.Sleep(200 * time.Millisecond)
 		if got := told(); !slices.Equal(got, []string{"0 at 1, 0s", "1 at 2, 0s", "2 at 3, 0s"}) {
@@ -123,7 +123,7 @@ func TestPlacesAreToldTogether(t *testing.T) {
 		r.mu.Lock()
 		slices.Reverse(r.wait)
 		r.mu.Unlock()
-		teller.Observe(enforcer.Event{Kind: enforcer.EventPolicies})
+		teller.Observe(&enforcer.Event{Kind: enforcer.EventPolicies})
 		time.Sleep(time.Second)
 		if got := told(); len(got) != 2 {
 			t.Errorf("under new rules, told are %q", got)
@@ -137,7 +137,7 @@ func TestALongQueueHasFewTold(t *testing.T) {
 		heard := true
 		const many, served = 10_000, 30
 		r, teller, told := running(t, many, &heard)
-		teller.Observe(enforcer.Event{Kind: enforcer.EventQueued, Waiter: r.wait[0]})
+		teller.Observe(&enforcer.Event{Kind: enforcer.EventQueued, Waiter: r.wait[0]})
 		time.Sleep(time.Second)
 		if got := told(); len(got) != many {
 			t.Fatalf("%d are told their first place", len(got))
@@ -159,7 +159,7 @@ func TestNobodyListensToPlaces(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		heard := false
 		r, teller, told := running(t, 3, &heard)
-		teller.Observe(enforcer.Event{Kind: enforcer.EventQueued, Waiter: r.wait[0]})
+		teller.Observe(&enforcer.Event{Kind: enforcer.EventQueued, Waiter: r.wait[0]})
 		time.Sleep(time.Minute)
 		if got, walks := told(), r.walked(); len(got) > 0 || walks > 0 || len(teller.moved) > 0 {
 			t.Errorf("told are %q after %d walks", got, walks)

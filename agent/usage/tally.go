@@ -161,7 +161,7 @@ func (u *Usage) Denied(r *enforcer.Acquire, d *enforcer.Denial, now time.Time) {
 }
 
 // Observe counts waits and draws, and has grants tell false denials. It is called under the desk's lock.
-func (u *Usage) Observe(ev enforcer.Event) {
+func (u *Usage) Observe(ev *enforcer.Event) {
 	t := &u.tally
 	switch ev.Kind {
 	case enforcer.EventGranted:

@@ -97,7 +97,7 @@ func (c *counting) do(r enforcer.Request) enforcer.Decision {
 	d := c.core.Decide(r, c.now())
 	for _, ev := range d.Events {
 		c.core.Apply(ev)
-		c.u.Observe(ev)
+		c.u.Observe(&ev)
 	}
 	return d
 }
