@@ -102,6 +102,8 @@ func (b *Bound) Extend(ctx context.Context, r *plugin.Extend) (*plugin.Block, er
 	var got *plugin.Block
 	var err error
 	switch {
+	case want > n && b.unstated(name): // a lower limit must not wait until there is more to get
+		got, err = b.shrink(ctx, name, r.Block, n)
 	case want > n:
 		got, err = b.grow(ctx, name, r.Block, n, want, n, r.Ahead)
 	case want < n || b.outdated(name):
@@ -170,15 +172,24 @@ func (b *Bound) fetch(ctx context.Context, pool string) error {
 
 func (b *Bound) terms(pool string) terms { return terms{b.limits[pool], b.document} }
 
-// outdated reports whether a pool's blocks are to be written again: another document holds here than they name, or
-// more is out than the limit, which was lowered, or others must wait for longer now.
+// outdated reports whether a pool's blocks are to be written again: see unstated; or more is out than the limit, which
+// was lowered.
 func (b *Bound) outdated(pool string) bool {
+	f := b.fleet
+	f.mu.Lock()
+	p := f.pools[poolName(b.licence, pool)]
+	over := p.terms.Limit < p.out
+	f.mu.Unlock()
+	return over || b.unstated(pool)
+}
+
+// unstated reports whether another document holds here than a pool's blocks name, or others must wait for longer now.
+func (b *Bound) unstated(pool string) bool {
 	f := b.fleet
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	p := f.pools[poolName(b.licence, pool)]
-	return p.restate || p.held.terms != b.terms(pool) || p.terms.Limit < p.out ||
-		p.held.TTL < f.me.span.Seconds()
+	return p.restate || p.held.terms != b.terms(pool) || p.held.TTL < f.me.span.Seconds()
 }
 
 // Part returns how many of the slots that it has of a pool this agent may hand out from now on: fewer while more is out
