@@ -31,6 +31,7 @@ type Enforcer struct {
 	spare    *account                 // of nobody: the next one; nil: it is made
 	bytes    int                      // of all accounts
 	holders  map[Caller]*sharedHolder // holders without labels, shared by their leases
+	latest   *sharedHolder            // that was looked up there last; of no lease, where it is over
 
 	tokens map[TokenKey]*remembered
 	memory timetable[*remembered] // the tokens by when they may be forgotten
@@ -178,6 +179,15 @@ func (e *Enforcer) Lease(id LeaseID) (*Lease, bool) {
 
 // Holds reports whether a lease is held.
 func (e *Enforcer) Holds(id LeaseID) bool { return e.leases.Find(id) != nil }
+
+// Reserve makes room for n leases in all, before so many are applied. It changes nothing that any answer depends on.
+func (e *Enforcer) Reserve(n int) { e.leases.Reserve(n) }
+
+// Fit gives back what Reserve made room for, and nothing needs.
+func (e *Enforcer) Fit() { e.leases.Fit() }
+
+// Touch has the place of a lease's id at hand for the Apply of an event of it: see [Table.Touch].
+func (e *Enforcer) Touch(id *LeaseID) byte { return e.leases.Touch(id) }
 
 // must returns a lease that is held.
 func (e *Enforcer) must(id LeaseID) *held {

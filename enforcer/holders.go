@@ -239,10 +239,13 @@ func (e *Enforcer) share(h *Holder) *sharedHolder {
 	if len(h.Labels) > 0 {
 		return nil
 	}
-	s := e.holders[h.Caller]
-	if s == nil {
-		s = &sharedHolder{Holder: h}
-		e.holders[h.Caller] = s
+	s := e.latest
+	if s == nil || s.Holder != h || s.leases == 0 { // in a recovery most leases are of the holder of the one before
+		if s = e.holders[h.Caller]; s == nil {
+			s = &sharedHolder{Holder: h}
+			e.holders[h.Caller] = s
+		}
+		e.latest = s
 	}
 	s.leases++
 	return s

@@ -112,9 +112,19 @@ func (e *Enforcer) after(c Cursor, yield func(*held) bool) {
 // Leases returns the leases that keep accepts (all for nil), in no particular order.
 func (e *Enforcer) Leases(keep func(*Lease) bool) []*Lease {
 	var out []*Lease
-	for _, h := range e.leases.All {
-		if keep == nil || keep(h.Lease) {
-			out = append(out, e.view(h))
+	if keep == nil {
+		out = make([]*Lease, 0, e.Len())
+	}
+	revoking := e.Revoking()
+	for _, t := range e.tenures { // not by their ids: what was granted together lies together
+		for h := range t.granted.all {
+			switch {
+			case keep != nil && !keep(h.Lease):
+			case revoking:
+				out = append(out, e.view(h))
+			default:
+				out = append(out, h.Lease)
+			}
 		}
 	}
 	return out

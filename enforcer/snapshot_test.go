@@ -192,6 +192,12 @@ func TestTable(t *testing.T) {
 				table.Delete(id)
 				delete(want, id)
 			},
+			"reserve": func(t *rapid.T) { table.Reserve(rapid.IntRange(0, 4000).Draw(t, "room")) },
+			"fit":     func(*rapid.T) { table.Fit() },
+			"touch": func(t *rapid.T) {
+				id := ids.Draw(t, "id")
+				table.Touch(&id)
+			},
 			"": func(t *rapid.T) {
 				n := 0
 				for id, v := range table.All {

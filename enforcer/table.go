@@ -102,6 +102,54 @@ func (t *Table[V]) Reserve(n int) {
 	}
 }
 
+// Fit gives back the room of a Reserve that turned out to be far too large.
+func (t *Table[V]) Fit() {
+	if t.parts == nil {
+		return
+	}
+	for i := range t.parts {
+		if p := &t.parts[i]; p.n == 0 {
+			p.slots = nil
+		} else if p.n*2 < len(p.slots) && len(p.slots) > leastSlots {
+			p.resize(max(leastSlots, p.n*3/2))
+		}
+	}
+}
+
+// Touch reads the place where an id lies or would lie, and returns what is of no use but to have it read. Each place is
+// somewhere else in memory: a processor that touches many fetches several at a time, and each is at hand when it is
+// looked at.
+func (t *Table[V]) Touch(id *LeaseID) byte {
+	if t.parts == nil {
+		return 0
+	}
+	hash := id.hash()
+	p := &t.parts[hash>>56]
+	if len(p.slots) == 0 {
+		return 0
+	}
+	return p.slots[p.home(hash)].id[0]
+}
+
+// InOrder returns ids in an order in which every Table takes them fastest: those that lie in the same part of it follow
+// one another, and a part is so small that a processor has it at hand.
+func InOrder(ids []LeaseID) []LeaseID {
+	var next [tableParts + 1]int
+	for i := range ids {
+		next[ids[i].partOf()+1]++
+	}
+	for i := range tableParts {
+		next[i+1] += next[i]
+	}
+	out := make([]LeaseID, len(ids))
+	for i := range ids {
+		at := &next[ids[i].partOf()]
+		out[*at] = ids[i]
+		*at++
+	}
+	return out
+}
+
 // Put sets the value of an id.
 func (t *Table[V]) Put(id LeaseID, v V) {
 	if is, known := t.Add(id, v); known {

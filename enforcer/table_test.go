@@ -1,0 +1,125 @@
+package enforcer
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+// randomIDs are ids as they are drawn for leases.
+func randomIDs(n int) []LeaseID {
+	rng := rand.New(rand.NewPCG(3, 4))
+	ids := make([]LeaseID, n)
+	for i := range ids {
+		for at := range ids[i] {
+			ids[i][at] = byte(rng.Uint32())
+		}
+	}
+	return ids
+}
+
+// A table for which room was made moves nothing while it is filled, and gives back room that nothing needed.
+func TestTableMakesRoomOnce(t *testing.T) {
+	t.Parallel()
+	const n = 50_000
+	ids := randomIDs(n)
+	var table Table[int]
+	table.Reserve(n)
+	slots := func() (all int) {
+		for i := range table.parts {
+			all += len(table.parts[i].slots)
+		}
+		return all
+	}
+	before := slots()
+	for i, id := range ids {
+		table.Put(id, i)
+	}
+	// Ids are random: some parts may get a little more than there is room for.
+	if after := slots(); after > before*21/20 || after > n*3/2 {
+		t.Errorf("%d slots were made for %d values, and %d are there when these are put in", before, n, after)
+	}
+	for _, id := range ids[n/10:] {
+		table.Delete(id)
+	}
+	table.Reserve(n)
+	table.Fit()
+	if after := slots(); after > n/10*2 {
+		t.Errorf("%d slots are kept for %d values", after, n/10)
+	}
+	for i, id := range ids[:n/10] {
+		if v, ok := table.Get(id); !ok || v != i {
+			t.Fatalf("value %d is %d, %v", i, v, ok)
+		}
+	}
+}
+
+// What is put in order is the same ids, part by part.
+func TestInOrder(t *testing.T) {
+	t.Parallel()
+	ids := append(randomIDs(5000), LeaseID{}, LeaseID{})
+	left := map[LeaseID]int{}
+	for _, id := range ids {
+		left[id]++
+	}
+	last := 0
+	for _, id := range InOrder(ids) {
+		if part := id.partOf(); part < last {
+			t.Fatalf("an id of part %d is behind one of part %d", part, last)
+		} else {
+			last = part
+		}
+		if left[id]--; left[id] == 0 {
+			delete(left, id)
+		}
+	}
+	if len(left) > 0 {
+		t.Errorf("%d ids are missing, or too many", len(left))
+	}
+	if got := InOrder(nil); len(got) != 0 {
+		t.Errorf("of no ids: %v", got)
+	}
+}
+
+// A holder whose last lease is over is another one when it comes back, and counts as what it is.
+func TestHolderComesBack(t *testing.T) {
+	t.Parallel()
+	e := New(Options{})
+	now := time.Unix(1e9, 0)
+	h, like := &Holder{Caller: Caller{UID: 1, PID: 2, Start: 3}}, &Holder{Caller: Caller{UID: 1, PID: 2, Start: 3}}
+	other := &Holder{Caller: Caller{UID: 4}}
+	grant := func(id byte, of *Holder) *Lease {
+		l := &Lease{ID: LeaseID{id}, Holder: of, Items: []Item{{Pool: "p", N: 1}}, Lifetime: LifetimeHeld, AcquiredAt: now}
+		e.Apply(Event{Kind: EventGranted, At: now, Lease: l})
+		return l
+	}
+	end := func(l *Lease) { e.Apply(Event{Kind: EventEnded, At: now, Lease: l, Cause: CauseReleased}) }
+	counted := func(step string, want int) {
+		t.Helper()
+		got := 0
+		if s := e.holders[h.Caller]; s != nil {
+			got = s.leases
+			if a := e.accounts[h.Who()]; s.account != a || a.leases.n != want {
+				t.Errorf("%s: the user's account is another's", step)
+			}
+		}
+		if got != want {
+			t.Errorf("%s: the holder has %d leases, want %d", step, got, want)
+		}
+	}
+	a := grant(1, h)
+	counted("the first", 1)
+	end(a)
+	counted("over", 0)
+	b := grant(2, h)
+	counted("again", 1)
+	c := grant(3, like)
+	counted("by another record", 2)
+	grant(4, other)
+	d := grant(5, h)
+	counted("after another's", 3)
+	for _, l := range []*Lease{b, c, d} {
+		end(l)
+	}
+	counted("all are over", 0)
+}
