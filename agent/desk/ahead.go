@@ -14,6 +14,8 @@ type ahead struct {
 	full  chan []readRecord
 	empty chan []readRecord
 	over  chan error // the first error of applying, when full is closed
+	// touched is nothing: see Touch of the core.
+	touched byte
 }
 
 // readRecord is a record that was read.
@@ -72,6 +74,7 @@ func (a *ahead) end() error {
 func (a *ahead) run() {
 	var failed error
 	for batch := range a.full {
+		a.touch(batch)
 		for i := 0; i < len(batch) && failed == nil; i++ {
 			if r := &batch[i]; r.own != nil {
 				failed = a.into.applyOwn(r.own)
@@ -87,5 +90,18 @@ func (a *ahead) run() {
 	}
 	if failed == nil {
 		a.over <- nil
+	}
+}
+
+// touch has at hand what applying a batch looks at: the places of the leases, and the leases themselves, which another
+// processor has just made.
+func (a *ahead) touch(batch []readRecord) {
+	for i := range batch {
+		r := &batch[i]
+		if l := r.ev.Lease; l != nil {
+			a.touched += a.into.core.Touch(&l.ID) + byte(l.TTL) + byte(len(l.Others))
+		} else {
+			a.touched += a.into.core.Touch(&r.ends)
+		}
 	}
 }

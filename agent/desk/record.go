@@ -138,7 +138,13 @@ func follows(ev *enforcer.Event, ends enforcer.LeaseID, lease func(enforcer.Leas
 
 // decodeRecord reads a record alone. Of an event that ends a lease it returns the lease's id.
 func decodeRecord(b []byte, same *sameParts) (ev enforcer.Event, ends enforcer.LeaseID, err error) {
-	r := recordReader{Reader: record.Reader{Bytes: b}, same: same}
+	var r *recordReader
+	if same != nil {
+		r = &same.reader
+	} else {
+		r = &recordReader{}
+	}
+	*r = recordReader{Reader: record.Reader{Bytes: b}, same: same}
 	version, kind := r.Byte(), r.Byte()
 	if !r.Bad && version > recordVersionNewest {
 		return enforcer.Event{}, ends, record.ErrNewer
@@ -154,15 +160,14 @@ func decodeRecord(b []byte, same *sameParts) (ev enforcer.Event, ends enforcer.L
 		written = version
 	}
 	if same != nil && same.version != written { // the same bytes mean another thing
-		clear(same.holders)
-		clear(same.items)
+		same.forget()
 		same.version = written
 	}
 	ev = enforcer.Event{Kind: recordKinds[kind], At: r.Time()}
 	switch ev.Kind {
 	case enforcer.EventEnded:
 		r.Into(ends[:])
-		ev.Cause = pick(&r, recordCauses)
+		ev.Cause = pick(r, recordCauses)
 	case enforcer.EventForgot:
 		r.Into(ev.Token[:])
 	case enforcer.EventHeldOff:
@@ -181,7 +186,7 @@ func decodeRecord(b []byte, same *sameParts) (ev enforcer.Event, ends enforcer.L
 	case enforcer.EventRemembered:
 		ev.Lease = r.lease()
 		if r.Flag() {
-			ev.Cause = pick(&r, recordCauses)
+			ev.Cause = pick(r, recordCauses)
 		}
 		if ev.Lease.Token == nil {
 			r.Fail() // nothing is remembered of it
@@ -189,7 +194,7 @@ func decodeRecord(b []byte, same *sameParts) (ev enforcer.Event, ends enforcer.L
 	default:
 		ev.Lease = r.lease()
 		if ev.Kind == enforcer.EventGranted && version > 3 {
-			ev.Terms = r.terms()
+			ev.Terms = r.sameTerms()
 		}
 	}
 	if !r.Ended() {
@@ -307,46 +312,6 @@ type recordReader struct {
 	same     *sameParts
 }
 
-// sameParts are the parts that many records have alike, by their bytes: the leases of one holder share it, and those of
-// as many slots of one pool their items. Both are never changed.
-type sameParts struct {
-	version byte // of the records that they are of
-	holders map[string]*enforcer.Holder
-	items   map[string][]enforcer.Item
-	terms   *enforcer.Terms // the last
-	ahead   recordReader    // what follows is room to look ahead in
-	holder  enforcer.Holder
-}
-
-// mostSame bounds how many of each are remembered.
-const mostSame = 1 << 16
-
-func newSameParts() *sameParts {
-	return &sameParts{holders: map[string]*enforcer.Holder{}, items: map[string][]enforcer.Item{}}
-}
-
-// remembered returns the part that r is at, as read makes it of r the first time.
-func remembered[T any](r *recordReader, known map[string]T, read func(*recordReader) T) T {
-	ahead := &r.same.ahead
-	*ahead = *r
-	ahead.dry = true
-	read(ahead)
-	if ahead.Bad {
-		return read(r)
-	}
-	raw := r.Bytes[:len(r.Bytes)-len(ahead.Bytes)]
-	if v, ok := known[string(raw)]; ok {
-		r.Bytes = ahead.Bytes
-		return v
-	}
-	v := read(r)
-	if len(known) == mostSame {
-		clear(known)
-	}
-	known[string(raw)] = v
-	return v
-}
-
 // Text reads a text, and makes none where only its end is looked for.
 func (r *recordReader) Text() string {
 	b := r.Raw()
@@ -370,7 +335,7 @@ func (r *recordReader) lease() *enforcer.Lease {
 	l := &enforcer.Lease{}
 	r.Into(l.ID[:])
 	if r.same != nil {
-		l.Items = remembered(r, r.same.items, (*recordReader).items)
+		l.Items = remembered(r, &r.same.items, (*recordReader).items)
 	} else {
 		l.Items = r.items()
 	}
@@ -382,7 +347,7 @@ func (r *recordReader) lease() *enforcer.Lease {
 	l.AcquiredAt, l.ExpiresAt = r.Time(), r.Time()
 	l.Unconfirmed = r.Flag()
 	if r.same != nil {
-		l.Holder = remembered(r, r.same.holders, (*recordReader).holder)
+		l.Holder = remembered(r, &r.same.holders, (*recordReader).holder)
 	} else {
 		l.Holder = r.holder()
 	}
@@ -413,12 +378,6 @@ func (r *recordReader) terms() *enforcer.Terms {
 		r.Into(t.ID[:])
 	}
 	t.Issued, t.Terminates = r.Time(), r.Time()
-	if r.same != nil && r.same.terms != nil && *r.same.terms == *t {
-		return r.same.terms
-	}
-	if r.same != nil {
-		r.same.terms = t
-	}
 	return t
 }
 

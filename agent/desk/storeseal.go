@@ -65,11 +65,13 @@ func (s *store) open(dir, name string, sync bool, into *replay) (*journal.Journa
 			vault = s.seals.Runtime
 		}
 	}
+	c.Expect = func(records int) { into.core.Reserve(into.core.Len() + records) }
 	reading := readAhead(into)
 	j, r, fault, err := sealed.Open(c, vault, reading.apply)
 	if failed := reading.end(); err == nil {
 		err = failed
 	}
+	into.core.Fit()
 	if errors.Is(err, errNotHeld) || errors.Is(err, record.ErrUnreadable) {
 		err = fmt.Errorf(
 			"the journal %s: %w: run `usher doctor --repair`, which leaves it out and keeps the damaged file beside it",

@@ -56,6 +56,8 @@ type Config struct {
 	// Sealed are the beginnings of which the file must have one; none: nothing is known of it. A file with another
 	// beginning is replayed all the same, and the Report says so.
 	Sealed []Extent
+	// Expect is told how many records are about to be replayed; nil: there is none to tell.
+	Expect func(records int)
 	// Replacing learns of the file that is about to take the journal's place after a compaction. Its error gives the
 	// compaction up; nil: there is none to ask.
 	Replacing func(Extent) error
@@ -228,9 +230,12 @@ func (j *Journal) openFile() (empty bool, err error) {
 // cutTornTail looks at the whole journal, and cuts off the end that a crash has left half written. It returns how many
 // bytes these were. It comes before any replay, so that a journal that is damaged further on is not replayed in part.
 func (j *Journal) cutTornTail() (tornBytes int64, err error) {
-	good, err := j.soundEnd()
+	good, records, err := j.soundEnd()
 	if err != nil {
 		return 0, err
+	}
+	if j.c.Expect != nil {
+		j.c.Expect(records)
 	}
 	if good < j.size {
 		zeros, err := blank(j.file, good, j.size)

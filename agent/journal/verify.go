@@ -22,7 +22,7 @@ func Verify(path string, replay func(record []byte) error) error {
 		return err
 	}
 	defer j.file.Close()
-	good, err := j.soundEnd()
+	good, _, err := j.soundEnd()
 	if err != nil {
 		return err
 	}
@@ -34,31 +34,35 @@ func Verify(path string, replay func(record []byte) error) error {
 // known.
 func Remote(dir string) string { return remoteKind(dir) }
 
-// soundEnd returns where the journal's last whole record ends. What follows is the trace of a crash. It changes
-// nothing.
-func (j *Journal) soundEnd() (good int64, err error) {
+// soundEnd returns where the journal's last whole record ends, and how many records there are. What follows is the trace
+// of a crash. It changes nothing.
+func (j *Journal) soundEnd() (good int64, records int, err error) {
 	head := make([]byte, min(headerSize, j.size))
 	if _, err := io.ReadFull(io.NewSectionReader(j.file, 0, j.size), head); err != nil {
-		return 0, j.cannot("read", err)
+		return 0, 0, j.cannot("read", err)
 	}
 	if j.base, err = parseHeader(j.path, head); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	if good, err = scan(j.file, headerSize, j.size, func([]byte) error { return nil }); err != nil {
-		return 0, j.cannot("read", err)
+	good, err = scan(j.file, headerSize, j.size, func([]byte) error {
+		records++
+		return nil
+	})
+	if err != nil {
+		return 0, 0, j.cannot("read", err)
 	}
 	if good < j.size {
 		isTorn, err := torn(j.file, good, j.size, j.base)
 		if err != nil {
-			return 0, j.cannot("read", err)
+			return 0, 0, j.cannot("read", err)
 		}
 		if !isTorn {
-			return 0, &CorruptError{File: j.path, Offset: good,
+			return 0, 0, &CorruptError{File: j.path, Offset: good,
 				Reason: "a record there is wrong, and a crash cannot have done it"}
 		}
 	}
 	if good < j.base {
-		return 0, &CorruptError{File: j.path, Offset: good, Reason: "its end is missing"}
+		return 0, 0, &CorruptError{File: j.path, Offset: good, Reason: "its end is missing"}
 	}
-	return good, nil
+	return good, records, nil
 }
