@@ -142,11 +142,15 @@ func (r *Registry) findAll(h *enforcer.Holder, leases []*enforcer.Lease, was, is
 		}
 	}
 	if state == liveness.Dead {
-		ids := make([]enforcer.LeaseID, len(leases))
-		for i, l := range leases {
-			ids[i] = l.ID
-		}
-		r.leave(ids, h.Caller)
+		r.leave(idsOf(leases), h.Caller)
 	}
 	return state
+}
+
+func idsOf(leases []*enforcer.Lease) []enforcer.LeaseID {
+	ids := make([]enforcer.LeaseID, len(leases))
+	for i, l := range leases {
+		ids[i] = l.ID
+	}
+	return ids
 }

@@ -8,21 +8,37 @@ import (
 )
 
 // leaseSet is ids of leases. Most processes hold few at one time: a row of them costs an acquire and its release less
-// than a map. An empty set takes next to no memory, however many there were.
+// than a map. A process that holds very many has them in a table, which grows in steps, and is
+// filled fast in a recovery (see [enforcer.InOrder]). An empty set takes next to no memory, however many there were.
 type leaseSet struct {
 	few  []enforcer.LeaseID // in no order
 	many map[enforcer.LeaseID]struct{}
+	most *enforcer.Table[struct{}]
 }
 
-// fewLeases is how many ids are kept in a row, at the most.
-const fewLeases = 16
+const (
+	// fewLeases is how many ids are kept in a row, at the most.
+	fewLeases = 16
+	// manyLeases is how many ids are kept in a map, at the most.
+	manyLeases = 4096
+)
 
-func (s *leaseSet) len() int { return len(s.few) + len(s.many) }
+func (s *leaseSet) len() int {
+	n := len(s.few) + len(s.many)
+	if s.most != nil {
+		n += s.most.Len()
+	}
+	return n
+}
 
 func (s *leaseSet) add(id enforcer.LeaseID) {
 	switch {
+	case s.most != nil:
+		s.most.Put(id, struct{}{})
 	case s.many != nil:
-		s.many[id] = struct{}{}
+		if s.many[id] = struct{}{}; len(s.many) > manyLeases {
+			s.enlarge(len(s.many))
+		}
 	case slices.Contains(s.few, id):
 	case len(s.few) < fewLeases:
 		s.few = append(s.few, id)
@@ -35,28 +51,53 @@ func (s *leaseSet) add(id enforcer.LeaseID) {
 	}
 }
 
-// reserve makes room for so many ids more, where the set is empty.
+// enlarge moves the ids to a table that has room for n.
+func (s *leaseSet) enlarge(n int) {
+	s.most = &enforcer.Table[struct{}]{}
+	s.most.Reserve(n)
+	for _, id := range s.few {
+		s.most.Put(id, struct{}{})
+	}
+	for id := range s.many {
+		s.most.Put(id, struct{}{})
+	}
+	s.few, s.many = nil, nil
+}
+
+// reserve makes room for so many ids more, where they are very many.
 func (s *leaseSet) reserve(n int) {
-	if s.len() == 0 && n > fewLeases {
-		s.many = make(map[enforcer.LeaseID]struct{}, n)
+	if n += s.len(); s.most == nil && n > manyLeases {
+		s.enlarge(n)
 	}
 }
 
 func (s *leaseSet) remove(id enforcer.LeaseID) {
-	if s.many != nil {
+	switch {
+	case s.most != nil:
+		if s.most.Delete(id); s.most.Len() == 0 {
+			s.most = nil
+		}
+	case s.many != nil:
 		if delete(s.many, id); len(s.many) == 0 {
 			s.many = nil // a map never gives memory back
 		}
-		return
-	}
-	if i := slices.Index(s.few, id); i >= 0 {
-		last := len(s.few) - 1
-		s.few[i] = s.few[last]
-		s.few = s.few[:last]
+	default:
+		if i := slices.Index(s.few, id); i >= 0 {
+			last := len(s.few) - 1
+			s.few[i] = s.few[last]
+			s.few = s.few[:last]
+		}
 	}
 }
 
 // all returns the ids in no particular order.
 func (s *leaseSet) all() []enforcer.LeaseID {
-	return slices.AppendSeq(slices.Clone(s.few), maps.Keys(s.many))
+	out := slices.AppendSeq(make([]enforcer.LeaseID, 0, s.len()), maps.Keys(s.many))
+	out = append(out, s.few...)
+	if s.most != nil {
+		for id := range s.most.All {
+			out = append(out, id)
+		}
+	}
+	return out
 }

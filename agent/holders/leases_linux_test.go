@@ -1,6 +1,7 @@
 package holders
 
 import (
+	"bytes"
 	"maps"
 	"math/rand/v2"
 	"slices"
@@ -8,6 +9,37 @@ import (
 
 	"github.com/usher-agent/usher/enforcer"
 )
+
+// A leaseSet is a set however many it has, and what it has of most goes when it is empty.
+func TestLeaseSetOfVeryMany(t *testing.T) {
+	t.Parallel()
+	const n = 3 * manyLeases
+	for _, reserved := range []int{0, 1, n} {
+		var s leaseSet
+		s.add(enforcer.LeaseID{15: 1}) // it is one of those that are added
+		s.reserve(reserved)
+		for i := range n {
+			id := enforcer.LeaseID{byte(i), byte(i >> 8), 15: 1}
+			s.add(id)
+			s.add(id)
+		}
+		all := s.all()
+		slices.SortFunc(all, func(a, b enforcer.LeaseID) int { return bytes.Compare(a[:], b[:]) })
+		if len(slices.Compact(all)) != n || s.len() != n {
+			t.Errorf("it has %d ids, counted as %d, want %d", len(all), s.len(), n)
+		}
+		if s.most == nil || s.many != nil || s.few != nil {
+			t.Errorf("%d ids are not in a table", n)
+		}
+		for _, id := range all {
+			s.remove(id)
+			s.remove(id)
+		}
+		if s.len() != 0 || s.most != nil || len(s.all()) != 0 {
+			t.Errorf("when all are removed it has %d", s.len())
+		}
+	}
+}
 
 // A leaseSet is a set, whether it has few or many, and keeps no map once it is empty.
 func TestLeaseSetIsASet(t *testing.T) {

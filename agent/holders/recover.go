@@ -46,10 +46,17 @@ func (r *Registry) Recover(c Recovery) {
 	})
 	look := newLookup(c.Kept)
 	defer look.close()
-	groups := map[*enforcer.Holder][]*enforcer.Lease{} // of leases that live by one process alone
+	groups := map[*enforcer.Holder]*group{} // of leases that live by one process alone
+	var last *group
 	for _, l := range leases {
 		if sameBoot && l.Lifetime == enforcer.LifetimeProcess && len(l.Others) == 0 && !l.Unconfirmed {
-			groups[l.Holder] = append(groups[l.Holder], l)
+			if last == nil || last.by != l.Holder { // it mostly is the holder of the lease before
+				if last = groups[l.Holder]; last == nil {
+					last = &group{by: l.Holder}
+					groups[l.Holder] = last
+				}
+			}
+			last.leases = append(last.leases, l)
 			continue
 		}
 		if !sameBoot {
@@ -73,7 +80,8 @@ func (r *Registry) Recover(c Recovery) {
 			c.Slots.Doubt(l)
 		}
 	}
-	for holder, of := range groups {
+	for holder, g := range groups {
+		of := g.leases
 		switch r.findAll(holder, of, was, c.Is, look) {
 		case liveness.Alive:
 		case liveness.Dead:
@@ -88,6 +96,12 @@ func (r *Registry) Recover(c Recovery) {
 	if all > 0 {
 		c.Log.Info("leases found again", "leases", all, "of_dead_holders", ended, "unconfirmed", doubted)
 	}
+}
+
+// group is leases that live by one process.
+type group struct {
+	by     *enforcer.Holder
+	leases []*enforcer.Lease
 }
 
 // PlaceOf makes a place of a boot's id and the links of its namespaces in /proc/self/ns, which are a kind, a colon and

@@ -120,8 +120,8 @@ func (r *Registry) holdAll(leases []*enforcer.Lease, caller enforcer.Caller, han
 	x := r.process(key, caller)
 	x.leases.reserve(len(leases))
 	r.ties.leases.Reserve(r.ties.leases.Len() + len(leases))
-	for _, l := range leases {
-		r.tie(x, l.ID, handle.Path())
+	for _, id := range enforcer.InOrder(idsOf(leases)) {
+		r.tie(x, id, handle.Path())
 	}
 	r.mu.Unlock()
 	if err := r.watch(key, x, handle); err != nil {

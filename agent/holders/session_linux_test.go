@@ -237,6 +237,33 @@ func TestRecoverLooksForAProcessOnce(t *testing.T) {
 	}
 }
 
+// A process with thousands of leases has them all after a restart: each is known, one that ends is forgotten, and the
+// others end with the process.
+func TestRecoverManyLeasesOfAProcess(t *testing.T) {
+	const n = 2 * manyLeases
+	r, left := newRegistry(t)
+	handle, kill := living(t)
+	d := &slots{}
+	by := &enforcer.Holder{Caller: enforcer.Caller{PID: 2}}
+	for i := range n {
+		d.leases = append(d.leases, &enforcer.Lease{ID: enforcer.LeaseID{byte(i), byte(i >> 8), 9: 1},
+			Lifetime: enforcer.LifetimeProcess, Holder: by})
+	}
+	r.Recover(Recovery{Slots: d, Was: Place{Boot: "this"}, Is: Place{Boot: "this"},
+		Log:  slog.New(slog.DiscardHandler),
+		Kept: func(int32, uint64, uint64) (*liveness.Handle, bool) { return handle, true }})
+	for _, l := range d.leases {
+		if !r.holds(l.ID, handle) {
+			t.Fatalf("lease %s lives by no process", l.ID)
+		}
+	}
+	r.Ended(d.leases[3], enforcer.CauseReleased)
+	kill()
+	if got := left.gone(n - 1); len(got) != n-1 || slices.Contains(got, d.leases[3].ID) || r.ties.leases.Len() != n-1 {
+		t.Errorf("%d leases left with the process, want %d", len(got), n-1)
+	}
+}
+
 // A place is made of what the kernel says of namespaces; what it does not say is not known.
 func TestPlaceOf(t *testing.T) {
 	t.Parallel()

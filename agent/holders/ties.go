@@ -1,7 +1,6 @@
 package holders
 
 import (
-	"maps"
 	"slices"
 
 	"github.com/usher-agent/usher/agent/liveness"
@@ -13,7 +12,8 @@ import (
 type ties struct {
 	leases enforcer.Table[tie]
 	joint  map[enforcer.LeaseID][]*holding // the further processes of leases that live by several
-	counts map[liveness.Path]int           // of leases
+	counts [paths]int                      // of leases, by how their first process is watched
+	used   [paths]bool                     // there was such a lease
 }
 
 type tie struct {
@@ -21,12 +21,15 @@ type tie struct {
 	path uint8    // how that one's death becomes known: an index of tiePaths
 }
 
-// tiePaths are the ways in which a process is watched.
-var tiePaths = []liveness.Path{liveness.PathPeerPIDFD, liveness.PathSentPIDFD, liveness.PathPIDFD,
+// paths is how many ways there are in which a process is watched.
+const paths = 4
+
+// tiePaths are these ways.
+var tiePaths = [paths]liveness.Path{liveness.PathPeerPIDFD, liveness.PathSentPIDFD, liveness.PathPIDFD,
 	liveness.PathConnection}
 
 func newTies() ties {
-	return ties{joint: map[enforcer.LeaseID][]*holding{}, counts: map[liveness.Path]int{}}
+	return ties{joint: map[enforcer.LeaseID][]*holding{}}
 }
 
 // of returns the processes that a lease lives by.
@@ -40,14 +43,15 @@ func (t *ties) of(id enforcer.LeaseID) []*holding {
 
 // add has a lease live by a process, too.
 func (t *ties) add(id enforcer.LeaseID, x *holding, path liveness.Path) {
-	way := uint8(max(0, slices.Index(tiePaths, path)))
+	way := uint8(max(0, slices.Index(tiePaths[:], path)))
 	if first, known := t.leases.Add(id, tie{x, way}); known {
 		if first.by != x && !slices.Contains(t.joint[id], x) {
 			t.joint[id] = append(t.joint[id], x)
 		}
 		return
 	}
-	t.counts[tiePaths[way]]++
+	t.counts[way]++
+	t.used[way] = true
 }
 
 // remove has a lease no longer live by a process.
@@ -66,7 +70,7 @@ func (t *ties) remove(id enforcer.LeaseID, x *holding) {
 // end forgets a lease.
 func (t *ties) end(id enforcer.LeaseID) {
 	if first, ok := t.leases.Get(id); ok {
-		t.counts[tiePaths[first.path]]--
+		t.counts[first.path]--
 		t.leases.Delete(id)
 		delete(t.joint, id)
 	}
@@ -83,8 +87,10 @@ func (t *ties) path(id enforcer.LeaseID) string {
 // byPath counts the leases by path.
 func (t *ties) byPath() map[string]int {
 	out := map[string]int{}
-	for p, n := range maps.All(t.counts) {
-		out[string(p)] = n
+	for i, n := range t.counts {
+		if t.used[i] {
+			out[string(tiePaths[i])] = n
+		}
 	}
 	return out
 }
