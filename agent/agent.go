@@ -176,6 +176,7 @@ func (a *Agent) lifecycle(ctx context.Context) error {
 		close(a.running.ready)
 		a.log.Info("ready", "socket", a.settings().Socket.Path, "product", a.product(), "version", a.options.Version)
 		debug.FreeOSMemory() // what only the start needed
+		a.running.resume()
 	}
 	defer a.desk.Drain()
 	m, err := systemd.NewManager()

@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net"
 	"os"
 	"path/filepath"
+	"runtime/metrics"
 	"slices"
 	"strings"
 	"sync"
@@ -401,5 +403,19 @@ func TestEvents(t *testing.T) {
 	want := "license.changed NOT_FOUND, license.changed VALID, lease.granted, lease.renewed, lease.ended released"
 	if got := strings.Join(seen, ", "); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
+	}
+}
+
+// Nothing is collected while the journals are read; an agent that is ready collects again.
+func TestCollectsWhenReady(t *testing.T) {
+	open(t, "")
+	goal := []metrics.Sample{{Name: "/gc/gogc:percent"}}
+	for end := time.Now().Add(30 * time.Second); ; <-time.After(5 * time.Millisecond) { // others may start beside
+		if metrics.Read(goal); goal[0].Value.Uint64() != math.MaxUint64 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatal("an agent that has been ready for 30 s collects no garbage")
+		}
 	}
 }

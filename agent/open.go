@@ -49,6 +49,7 @@ type opening struct {
 // open takes everything that can fail. Whatever opens says at once what runs of it and how it is closed.
 func (a *Agent) open() error {
 	o := &opening{Agent: a, cfg: a.settings(), wants: shares.NewWants()}
+	o.running.pause(memory.Pause()) // nearly all that is made of the journals, and of the holders, is kept
 	for _, step := range []func() error{o.openFolders, o.openDesk, o.openRecords, o.openVerifier, o.openUpstream,
 		o.openShares, o.openReports, o.openCourt, o.openSocket, o.openServers} {
 		if err := step(); err != nil {
@@ -95,7 +96,6 @@ func (o *opening) openFolders() (err error) {
 
 // openDesk opens the journals and looks for the holders of the leases that the last agent left.
 func (o *opening) openDesk() (err error) {
-	defer memory.Pause()() // nearly all that is made of the journals, and of the holders, is kept
 	o.metrics = metrics.New(metrics.Options{Version: o.options.Version, Revision: o.options.Commit,
 		Anchors: o.anchorsFrom(), Product: o.product(), Now: o.options.Now(),
 		Snapshot: o.snapshot})

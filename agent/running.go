@@ -14,6 +14,7 @@ import (
 type running struct {
 	ready  chan struct{} // closed once: listening, and a first verdict
 	judged chan struct{} // closed once: a first verdict
+	resume func()        // see pause
 
 	life context.Context // over when the agent stops
 	stop context.CancelFunc
@@ -66,6 +67,22 @@ func (r *running) run() error {
 		})
 	}
 	return g.Wait()
+}
+
+// pause takes what has garbage collected again, and calls it when there is no first verdict for a while, or the agent
+// ends. An agent that is ready calls it itself.
+func (r *running) pause(resume func()) {
+	r.resume = resume
+	r.closing(func() error { resume(); return nil })
+	r.task("collector", func(ctx context.Context) error {
+		select {
+		case <-r.judged:
+		case <-time.After(firstVerdict):
+			resume()
+		case <-ctx.Done():
+		}
+		return nil
+	})
 }
 
 // firstVerdict is for how long callers wait for the first verdict: a licence folder that hangs keeps nobody from asking

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // The root composes rooms: what it keeps of them is few.
@@ -61,5 +63,40 @@ func TestFailedTaskEndsAll(t *testing.T) {
 	}
 	if r.life.Err() == nil {
 		t.Error("the agent's life goes on")
+	}
+}
+
+// What is paused goes on when no verdict comes, and when the agent ends; where there is a verdict, the agent decides
+// when.
+func TestPauseEnds(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		judged bool
+		after  time.Duration
+		runs   bool
+	}{
+		"no verdict yet": {false, firstVerdict - 1, false},
+		"no verdict":     {false, firstVerdict, true},
+		"a verdict":      {true, 2 * firstVerdict, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRunning()
+			resumed := false
+			r.pause(func() { resumed = true })
+			if test.judged {
+				close(r.judged)
+			}
+			over := make(chan error)
+			go func() { over <- r.run() }()
+			time.Sleep(test.after)
+			synctest.Wait()
+			if resumed != test.runs {
+				t.Errorf("%s: resumed is %v", name, resumed)
+			}
+			r.stop()
+			if err := errors.Join(<-over, r.close()); err != nil || !resumed {
+				t.Errorf("%s: at the end resumed is %v; %v", name, resumed, err)
+			}
+		})
 	}
 }
