@@ -48,7 +48,8 @@ func (o *opening) openFleet(c *shares.Config) error {
 	}
 	o.fleet, err = fleet.New(fleet.Config{Store: store, Agent: o.keyID, Prefix: cfg.Prefix, TTL: cfg.TTL.Duration(),
 		Keep: keep, Revokes: enforcer.OnExpiry(o.cfg.License.OnExpiry) == enforcer.Revoke,
-		Member: fleet.Member{Name: name, Version: o.options.Version}, Now: clock.Fence, Epoch: clock.Epoch(),
+		Member: fleet.Member{Name: name, Version: o.options.Version,
+			Labels: cfg.Labels}, Now: clock.Fence, Epoch: clock.Epoch(),
 		Load: func() ([]byte, error) { return absentIsNothing(record.Read(path)) },
 		Save: func(b []byte) error { return record.Write(path, b) }, Time: o.desk.Counted, Log: o.log,
 		Observer: fleetObserver{o.metrics}, OnDrain: func() { o.shares.Nudge() },

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin/catalog"
 )
 
@@ -213,7 +214,7 @@ func (k *checker) plugins() {
 func (k *checker) fleet() {
 	f := k.config.Fleet
 	if len(f.Endpoints) == 0 {
-		if len(f.Pools) > 0 || f.Name+f.User+f.PasswordFile+f.CAFile+f.CertFile+f.KeyFile != "" {
+		if len(f.Pools)+len(f.Labels) > 0 || f.Name+f.User+f.PasswordFile+f.CAFile+f.CertFile+f.KeyFile != "" {
 			k.bad("fleet",
 				"fleet.endpoints is missing, and the other keys of fleet are for it; set it, or leave them out")
 		}
@@ -240,6 +241,9 @@ func (k *checker) fleet() {
 	}
 	if f.KeepHeld < Duration(time.Second) || f.KeepHeld > Duration(24*time.Hour) {
 		k.bad("fleet.keep_held", "fleet.keep_held is %v, and must be from 1s to 24h", f.KeepHeld)
+	}
+	if err := enforcer.CheckHostLabels(f.Labels); err != nil {
+		k.bad("fleet.labels", "fleet.labels: %v", err)
 	}
 	if (f.CertFile == "") != (f.KeyFile == "") {
 		k.bad("fleet", "fleet.cert_file and fleet.key_file go together; set both, or neither")

@@ -141,18 +141,20 @@ func (u *Upstream) PoolServers() (all []string) {
 
 // Fleet is the etcd from which agents share site pools and meters.
 type Fleet struct {
-	Endpoints    []string `yaml:"endpoints"`
-	Pools        []string `yaml:"pools"` // of which pools and meters; empty: all that are a site's
-	Prefix       string   `yaml:"prefix"`
-	TTL          Duration `yaml:"ttl"`
-	OnPartition  string   `yaml:"on_partition"` // stop, keep_held
-	KeepHeld     Duration `yaml:"keep_held"`
-	Name         string   `yaml:"name"`
-	User         string   `yaml:"user"`
-	PasswordFile string   `yaml:"password_file" file:"use"`
-	CAFile       string   `yaml:"ca_file" file:"use"`
-	CertFile     string   `yaml:"cert_file" file:"use"`
-	KeyFile      string   `yaml:"key_file" file:"use"`
+	Endpoints   []string `yaml:"endpoints"`
+	Pools       []string `yaml:"pools"` // of which pools and meters; empty: all that are a site's
+	Prefix      string   `yaml:"prefix"`
+	TTL         Duration `yaml:"ttl"`
+	OnPartition string   `yaml:"on_partition"` // stop, keep_held
+	KeepHeld    Duration `yaml:"keep_held"`
+	Name        string   `yaml:"name"`
+	// Labels are the host's, for the fleet's rules.
+	Labels       map[string]string `yaml:"labels"`
+	User         string            `yaml:"user"`
+	PasswordFile string            `yaml:"password_file" file:"use"`
+	CAFile       string            `yaml:"ca_file" file:"use"`
+	CertFile     string            `yaml:"cert_file" file:"use"`
+	KeyFile      string            `yaml:"key_file" file:"use"`
 }
 
 // What a fleet's agent does with leases that are held when it cannot reach the store.

@@ -299,6 +299,17 @@ func (b *Bound) grow(ctx context.Context, pool, id string, has, want, least, ahe
 		}
 		limit := b.lowest(ctx, name, a, own)
 		free, asked := v.free(f.keys.ticket(name, f.cfg.Agent), limit-v.out(blocks))
+		c, rule := &change{blocks: blocks, terms: b.terms(pool), grows: true}, ""
+		if rules := v.rules.On(pool); len(rules) > 0 {
+			if a.cached {
+				return step{look: true}, nil
+			}
+			room, err := f.ruled(ctx, name, a, rules, limit)
+			if err != nil {
+				return step{}, err
+			}
+			free, rule, c.is = room.most(limit-v.out(blocks), asked), room.rule, room.is
+		}
 		need := want - ahead
 		take := min(want-blocks[id], free)
 		if a.cached && (take < want-blocks[id] || len(v.first) > 0) {
@@ -312,11 +323,12 @@ func (b *Bound) grow(ctx context.Context, pool, id string, has, want, least, ahe
 			if has > 0 {
 				return step{then: answer}, nil
 			}
-			return step{}, full(pool, v)
+			return step{}, full(pool, rule, v)
 		}
 		blocks[id] += take
-		c := &change{blocks: blocks, terms: b.terms(pool), grows: true}
-		asked, c.is, c.also = f.served(a.me, name, a.p, v, asked, take, blocks[id] >= need)
+		var turn []Is
+		asked, turn, c.also = f.served(a.me, name, a.p, v, asked, take, blocks[id] >= need)
+		c.is = append(c.is, turn...)
 		return step{write: c, then: func() (*plugin.Block, error) {
 			if blocks[id] < need {
 				f.starve(ctx, a.me, name, a.p, asked, need-blocks[id])
@@ -424,9 +436,12 @@ func (b *Bound) lowest(ctx context.Context, name string, a *attempt, own int64) 
 	return lowest.Limit
 }
 
-// full says that others have the slots.
-func full(pool string, v *view) error {
-	return &plugin.Error{Class: plugin.Transient, SystemCode: plugin.SystemFull,
-		Reason:    "all slots of " + pool + " are with other hosts of the fleet, or wait for one that asked before",
-		Elsewhere: &plugin.Elsewhere{Out: v.net() - v.mine.sum()}}
+// full says that others have the slots; rule is the one that leaves the agent none, or empty.
+func full(pool, rule string, v *view) error {
+	reason := "all slots of " + pool + " are with other hosts of the fleet, or wait for one that asked before"
+	if rule != "" {
+		reason = "rule " + rule + " of the fleet leaves this host no more slots of " + pool
+	}
+	return &plugin.Error{Class: plugin.Transient, SystemCode: plugin.SystemFull, Reason: reason,
+		Elsewhere: &plugin.Elsewhere{Out: v.net() - v.mine.sum(), Rule: rule}}
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 )
 
@@ -21,6 +22,8 @@ type view struct {
 	rev    int64             // the tickets are as of this revision
 	// As the store has them; without a value and Mod where there is no such key.
 	storeKV, totalKV, termsKV, mineKV KV
+	rules                             enforcer.SiteRules // of all pools
+	rulesKV                           KV
 }
 
 // same says that a key has the value that it had: with a value that somebody else has written again, all that rests on
@@ -39,7 +42,8 @@ const maxTickets = 64
 func (f *Fleet) reads(name string) []Op {
 	return []Op{{Get: f.keys.cluster()}, {Get: f.keys.quarantine()}, {Get: f.keys.total(name)},
 		{Get: f.keys.terms(name)}, {Get: f.keys.block(name, f.cfg.Agent)},
-		{List: f.keys.tickets(name), Most: maxTickets}, {List: f.keys.shares(name)}}
+		{List: f.keys.tickets(name), Most: maxTickets}, {List: f.keys.shares(name)},
+		{Get: f.keys.rules()}}
 }
 
 // look reads a pool.
@@ -71,13 +75,15 @@ func (f *Fleet) seeing(ctx context.Context, name string, res *Result, was seen) 
 	}
 	v.storeKV, v.totalKV = at(0, f.keys.cluster()), at(2, f.keys.total(name))
 	v.termsKV, v.mineKV = at(3, f.keys.terms(name)), at(4, f.keys.block(name, f.cfg.Agent))
+	v.rulesKV = at(7, f.keys.rules())
 	q, closed := res.one(1)
-	var errs [6]error
+	var errs [7]error
 	v.store, errs[0] = read[identity](v.storeKV, v.storeKV.Mod > 0)
 	v.total, errs[1] = read[total](v.totalKV, v.totalKV.Mod > 0)
 	v.terms, errs[2] = read[terms](v.termsKV, v.termsKV.Mod > 0)
 	v.mine, errs[3] = read[held](v.mineKV, v.mineKV.Mod > 0)
 	v.shares, errs[4] = f.keys.readShares(name, res.Got[6])
+	v.rules, errs[6] = readRules(v.rulesKV)
 	if closed {
 		v.closed = new(quarantine)
 		*v.closed, errs[5] = read[quarantine](q, true)

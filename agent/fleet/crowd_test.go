@@ -33,6 +33,7 @@ type crowd struct {
 	limit  int64   // the lowest that a licence in force on a living agent grants
 	wrong  string  // the first instant at which more might be handed out
 	served int64
+	rules  *crowdRules // nil: there are none
 }
 
 // host is one host: its agent may die and be started again.
@@ -61,6 +62,7 @@ type host struct {
 	stopped int           // how often it died
 	licence *enforcer.License
 	spread  spread
+	labels  map[string]string
 }
 
 func site(n int64) *enforcer.License {
@@ -87,7 +89,7 @@ func (h *host) now() time.Duration {
 func (h *host) start() {
 	jitter := h.c.random
 	f, err := New(Config{Store: h.way, Agent: h.id, Prefix: "/u/", TTL: 10 * time.Second, Now: h.now, Epoch: h.epoch,
-		Keep: h.keep, spread: h.spread,
+		Keep: h.keep, spread: h.spread, Member: Member{Labels: h.labels},
 		Load: func() ([]byte, error) { return h.record, nil },
 		Save: func(b []byte) error { h.record = b; return nil },
 		Time: time.Now, Jitter: jitter})
@@ -182,6 +184,7 @@ func (c *crowd) check() {
 	for _, h := range all {
 		sum += h.usable()
 	}
+	c.checkRules(all)
 	if sum > c.limit && c.wrong == "" {
 		c.wrong = fmt.Sprintf("after %s %d slots might be handed out; the limit is %d:", time.Since(c.begin), sum,
 			c.limit)
@@ -255,10 +258,16 @@ func (y *history) fault(of any, most time.Duration, begin, end func()) {
 
 // play plays one history, ends with calm, and looks that all are served.
 func play(t testing.TB, seed uint64, keeps ...time.Duration) {
+	playAs(t, seed, func(*history) {}, keeps...)
+}
+
+// playAs is play of a crowd that was prepared.
+func playAs(t testing.TB, seed uint64, prepare func(*history), keeps ...time.Duration) {
 	y := &history{crowd: newCrowd(t, seed, 3+int(seed%6), 10+int64(seed%20)), rng: rand.New(rand.NewPCG(seed, 3)),
 		ends: map[any]func(){}, endsAt: map[any]time.Time{}}
 	y.calmness = 60
 	y.inShares(seed)
+	prepare(y)
 	first := 12 * time.Second // the new store's quarantine
 	for i, h := range y.agents {
 		if y.grab = len(keeps) > 0; y.grab {
@@ -404,7 +413,7 @@ func (c *crowd) calm() {
 	}
 	// A copy's key ends, its fence is over, and an agent tries again, at most a third of its time to live later.
 	within := 10*time.Second*2 + 10*time.Second
-	if c.agents[0].keep > 0 {
+	if c.agents[0].keep > 0 || c.rules != nil {
 		within = 2 * time.Minute
 	}
 	begin := time.Now()

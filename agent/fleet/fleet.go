@@ -83,7 +83,8 @@ type Config struct {
 
 // Member is what an agent tells the fleet of itself.
 type Member struct {
-	Name    string // of the host, for people; may be empty
+	Labels  map[string]string // of its host, for rules; see [enforcer.CheckHostLabels]
+	Name    string            // of the host, for people; may be empty
 	Version string
 }
 

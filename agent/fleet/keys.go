@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"maps"
 	"strconv"
 	"strings"
 	"time"
@@ -17,6 +18,7 @@ import (
 //	a/AGENT           an agent that lives; ends with its lease
 //	e/AGENT           an agent that an operator has put out; e/AGENT/hold ends once its fence is over
 //	e/AGENT/drain     an agent that an operator has give its idle slots back, and take none
+//	e/!rules          the rules for hosts, by which agents take slots; see siterule.go
 //	u/AGENT           how many slots an agent's callers hold, as it last answered to that question
 //	o/AGENT           the pools of which an agent has blocks, so that it finds those of a licence that it has no more
 //	p/POOL/t          the terms that hold
@@ -41,6 +43,7 @@ func (k keys) hold(id string) string    { return k.prefix + "e/" + id + "/hold" 
 func (k keys) drained(id string) string { return k.prefix + "e/" + id + "/drain" }
 func (k keys) used(id string) string    { return k.prefix + "u/" + id }
 func (k keys) owns(id string) string    { return k.prefix + "o/" + id }
+func (k keys) rules() string            { return k.prefix + "e/" + rulesKey }
 func (k keys) cluster() string          { return k.prefix + "c" }
 func (k keys) longest() string          { return k.prefix + "l" }
 func (k keys) quarantine() string       { return k.prefix + "q" }
@@ -128,6 +131,9 @@ type held struct {
 	Moved map[string]moved `json:"moved,omitempty"`
 	// Former are slots that former incarnations of the agent may have in use still: this one did not go on from them.
 	Former map[string]former `json:"former,omitempty"` // by incarnation
+	// Host and Labels are the agent's name and labels, by which rules for hosts count the blocks.
+	Host   string            `json:"host,omitempty"`
+	Labels map[string]string `json:"labels,omitempty"`
 	terms
 }
 
@@ -135,6 +141,12 @@ type held struct {
 type former struct {
 	Slots int64   `json:"slots"`
 	TTL   float64 `json:"ttl"` // as of the blocks
+	// Labels are those that the agent had.
+	Labels map[string]string `json:"labels,omitempty"`
+}
+
+func (x former) same(o former) bool {
+	return x.Slots == o.Slots && x.TTL == o.TTL && maps.Equal(x.Labels, o.Labels)
 }
 
 // moved is a part of a dead lender's blocks that another has taken over, for one to whom it had been lent.
@@ -174,7 +186,9 @@ type owned struct {
 
 // ticket is the value of p/POOL/w/AGENT.
 type ticket struct {
-	Slots int64 `json:"slots"`
+	Slots  int64             `json:"slots"`
+	Host   string            `json:"host,omitempty"` // as in held
+	Labels map[string]string `json:"labels,omitempty"`
 }
 
 // word is the value of r/AGENT/POOL.

@@ -91,6 +91,9 @@ func (o *Operator) picture(ctx context.Context) (*picture, error) {
 	}
 	for _, kv := range res.Got[3] {
 		id, what, _ := strings.Cut(strings.TrimPrefix(kv.Key, lists[1]), "/")
+		if id == rulesKey {
+			continue
+		}
 		a, order := of(id), ordered(kv)
 		a.Name = cmp.Or(order.Name, a.Name)
 		switch what {

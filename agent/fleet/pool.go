@@ -38,6 +38,7 @@ type pool struct {
 	reaped   time.Duration            // when the dead were last looked for
 	former   map[string]time.Duration // by incarnation: when this agent first saw what it has left
 	gone     map[string]sighting
+	site     siteUse // as last counted
 }
 
 // named returns a pool.
@@ -89,7 +90,7 @@ func sum(blocks map[string]int64) (n int64) {
 // assumed reports whether the store names this membership for the agent's blocks. Before one may be used it must: who
 // takes a dead agent's blocks over sees by that whether the agent has been back since.
 func (v *view) assumed(me membership) bool {
-	if !maps.Equal(v.former, v.mine.Former) || len(v.mine.Moved) > 0 {
+	if !maps.EqualFunc(v.former, v.mine.Former, former.same) || len(v.mine.Moved) > 0 {
 		return false
 	}
 	return len(v.mine.Blocks) == 0 && v.mineKV.Mod == 0 ||
@@ -171,7 +172,7 @@ func (f *Fleet) former(me membership, p *pool, v *view) {
 	if p.older(v) {
 		maps.Copy(v.former, p.held.Former)
 	} else if maps.Copy(v.former, v.mine.Former); !me.goesOn(v.mine.Incarnation) && v.mine.own() > 0 {
-		v.former[v.mine.Incarnation] = former{v.mine.own(), v.mine.TTL}
+		v.former[v.mine.Incarnation] = former{v.mine.own(), v.mine.TTL, v.mine.Labels}
 	}
 	for name, x := range v.former {
 		if p.former == nil {

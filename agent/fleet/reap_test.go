@@ -13,7 +13,9 @@ import (
 func (s *sim) revoke(agent string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.end(s.kvs["/u/a/"+agent].Lease)
+	if lease := s.kvs["/u/a/"+agent].Lease; lease != 0 {
+		s.end(lease)
+	}
 }
 
 // untilGot asks for slots until there are some, and returns how long that took.

@@ -95,6 +95,19 @@ func TestRoles(t *testing.T) {
 	theirs := Dial([]string{"http://" + address}, "operator", "o", nil)
 	t.Cleanup(func() { theirs.Close() })
 	operator := &Operator{Store: theirs, Prefix: "/usher/", Now: since(), Time: time.Now}
+	if _, err := agent.SetRules(t.Context(), berlin(1, 0)); !errors.Is(err, rpctypes.ErrPermissionDenied) {
+		t.Errorf("an agent sets rules: %v", err)
+	}
+	if got, err := operator.SetRules(t.Context(), enforcer.SiteRules{{Name: "few", Max: 5}}); err != nil ||
+		len(got.Uses) != 1 || got.Uses[0].Slots != 4 {
+		t.Errorf("an operator sets rules: %+v, %v", got, err)
+	}
+	if got, err := b.CheckOut(t.Context(), &plugin.CheckOut{Pool: "streams", Slots: 2, AtLeast: 1,
+		Token: "four"}); err != nil || got.Slots != 1 {
+		t.Errorf("of 5 that a rule leaves, 4 are out: %+v, %v", got, err)
+	} else if err := b.Return(t.Context(), &plugin.Return{Block: got.ID}); err != nil {
+		t.Error(err)
+	}
 	if done, err := operator.Drain(t.Context(), "me", false); err != nil || !done.Done {
 		t.Errorf("an operator drains: %+v, %v", done, err)
 	}

@@ -127,7 +127,7 @@ func TestWhatWasLastSeenIsCompared(t *testing.T) {
 	for what, between := range map[string]func(r *rig, b *Bound){
 		"others have the slots": func(r *rig, b *Bound) { r.must(r.checkOut(b, "1", 8)) },
 		"another waits": func(r *rig, b *Bound) {
-			r.put(key("w/c"), text(ticket{8}))
+			r.put(key("w/c"), text(ticket{Slots: 8}))
 		},
 		"the terms are lower": func(r *rig, _ *Bound) { r.lower(2) },
 		"a quarantine":        func(r *rig, b *Bound) { r.put("/u/q", text(quarantine{Reason: "x"})) },

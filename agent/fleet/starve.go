@@ -74,7 +74,7 @@ func (f *Fleet) starve(ctx context.Context, me membership, name string, p *pool,
 	f.mu.Unlock()
 	var ops []Op
 	if ask {
-		ops = append(ops, Op{Put: f.keys.ticket(name, f.cfg.Agent), Value: text(ticket{turn}), Lease: me.lease})
+		ops = append(ops, Op{Put: f.keys.ticket(name, f.cfg.Agent), Value: text(f.ticket(turn)), Lease: me.lease})
 	}
 	if call {
 		ops = append(ops, f.callOthers(ctx, me, name, n)...)
@@ -150,9 +150,12 @@ func (f *Fleet) callOthers(ctx context.Context, me membership, name string, n in
 		n  int64
 	}
 	var others []other
+	f.mu.Lock()
+	site := f.pools[name].site
+	f.mu.Unlock()
 	for _, kv := range res.Got[0] {
 		id := strings.TrimPrefix(kv.Key, f.keys.blocks(name))
-		if h, err := read[held](kv, true); err == nil && id != f.cfg.Agent && h.sum() > 0 {
+		if h, err := read[held](kv, true); err == nil && id != f.cfg.Agent && h.sum() > 0 && site.helps(&h) {
 			others = append(others, other{id, h.sum()})
 		}
 	}
@@ -192,7 +195,7 @@ func (f *Fleet) served(me membership, name string, p *pool, v *view, asked, got 
 	if left == 0 {
 		return 0, is, []Op{{Delete: key}}
 	}
-	return left, is, []Op{{Put: key, Value: text(ticket{left}), Lease: me.lease}}
+	return left, is, []Op{{Put: key, Value: text(f.ticket(left)), Lease: me.lease}}
 }
 
 // tell returns the words to those who wait first for the slots that are free.
@@ -207,7 +210,9 @@ func (f *Fleet) tell(name string, v *view, free int64) (ops []Op) {
 			break
 		}
 		ops = append(ops, Op{Put: f.keys.word(id, name), Value: text(word{Free: min(free, t.Slots)})})
-		free -= t.Slots
+		if len(v.rules) == 0 { // a rule may keep those that wait first from what is free
+			free -= t.Slots
+		}
 	}
 	return ops
 }

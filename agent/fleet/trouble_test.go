@@ -42,7 +42,7 @@ func (w *way) doubles(twice func() bool) {
 func (y *history) copied(h *host) {
 	twin := &host{c: y.crowd, id: h.id, way: &way{sim: y.sim}, drift: h.drift, epoch: h.epoch + "copy",
 		licence: h.licence,
-		keep:    h.keep}
+		keep:    h.keep, labels: h.labels}
 	if y.ends[h] != nil {
 		return
 	}

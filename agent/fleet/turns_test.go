@@ -88,6 +88,9 @@ func (s *sim) sumOf(prefix string, ops []Op) (out, more int64) {
 
 // judgeGrowth looks whom an agent passes that gets more slots of a pool.
 func (s *sim) judgeGrowth(ops []Op, prefix, by string) {
+	if _, ruled := s.kvs[keys{"/u/"}.rules()]; ruled { // a rule may keep those that wait first from what is free
+		return
+	}
 	out, more := s.sumOf(prefix, ops)
 	kv, ok := s.kvs[prefix+"t"]
 	t, _ := read[terms](kv, ok)

@@ -25,7 +25,8 @@ func (f *Fleet) draft(a *attempt, name string, c *change) *draft {
 	v, me := a.v, a.me
 	d := &draft{was: f.lastSeen(), sets: v.setsTerms(c)}
 	d.held = held{Incarnation: me.incarnation, Blocks: c.blocks, TTL: me.span.Seconds(), Since: v.since(f.cfg.Time),
-		Former: v.former, terms: c.terms, Fence: f.cfg.TTL.Seconds()}
+		Former: v.former, terms: c.terms, Fence: f.cfg.TTL.Seconds(), Host: f.cfg.Member.Name,
+		Labels: f.cfg.Member.Labels}
 	f.mu.Lock()
 	raced := f.cfg.spread.eager || a.p.racedAt != 0 && f.cfg.Now()-a.p.racedAt < racedLately
 	f.mu.Unlock()
@@ -45,7 +46,7 @@ func (f *Fleet) draft(a *attempt, name string, c *change) *draft {
 		is = append(is, Is{Prefix: f.keys.tickets(name), Unchanged: v.rev})
 	}
 	if c.grows {
-		is = append(is, absent(f.keys.quarantine()))
+		is = append(is, absent(f.keys.quarantine()), same(v.rulesKV))
 	}
 	ops = append(ops, c.also...)
 	block := f.keys.block(name, f.cfg.Agent)

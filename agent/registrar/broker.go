@@ -25,6 +25,8 @@ type Fleet struct {
 	Prefix string
 	TTL    time.Duration
 	Name   string // of this broker; no other of the fleet has it
+	// Labels are the broker's, by which rules of the fleet count what it and its agents have.
+	Labels map[string]string
 }
 
 // leastTTLs is how many times as long as the fleet's TTL blocks of a broker's agents are at least: an agent whose
@@ -110,7 +112,8 @@ func newBroker(c *Config, g *registry.Registry, site string) (*broker, error) {
 		Keep: keep, Lends: true,
 		OnMoved: func(_ string, parts []string) error {
 			return b.pools.Moved(parts)
-		}, Member: fleet.Member{Name: c.Fleet.Name}, Now: c.Uptime, Epoch: clock.Epoch(), Time: time.Now,
+		}, Member: fleet.Member{Name: c.Fleet.Name, Labels: c.Fleet.Labels}, Now: c.Uptime, Epoch: clock.Epoch(),
+		Time: time.Now,
 		Load: func() ([]byte, error) {
 			if c.RunDir == "" {
 				return nil, nil

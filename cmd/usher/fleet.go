@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -32,11 +33,11 @@ func (c *cli) fleetCommand() *cobra.Command {
 The agent does what is asked, with its own user of etcd. Where that may not put others out, --etcd-user and
 --etcd-password-file name an operator's user: then the command goes to the etcd of the configuration itself, and
 needs no running agent.`}
-	cmd.AddCommand(way.statusCommand(), way.drainCommand(), way.evictCommand())
+	cmd.AddCommand(way.statusCommand(), way.drainCommand(), way.evictCommand(), way.rulesCommand())
 	f := cmd.PersistentFlags()
 	f.StringVar(&way.user, "etcd-user", "", "go to etcd itself, as this user")
 	f.StringVar(&way.file, "etcd-password-file", "", "the file with that user's password")
-	f.StringVar(&way.src.file, "config", "", "with --etcd-user: the configuration file that names etcd")
+	f.StringVar(&way.src.file, "config", "", "with --etcd-user, and for rules: the configuration file that names etcd")
 	return cmd
 }
 
@@ -48,8 +49,13 @@ func (w *fleetWay) operator() (*fleet.Operator, func(), error) {
 		}
 		return nil, func() {}, nil
 	}
-	if w.file == "" {
-		return nil, nil, usage("--etcd-user is given without --etcd-password-file")
+	return w.direct()
+}
+
+// direct returns what asks etcd itself, as the user that was named, or else as that of the configuration.
+func (w *fleetWay) direct() (*fleet.Operator, func(), error) {
+	if (w.user == "") != (w.file == "") {
+		return nil, nil, usage("--etcd-user and --etcd-password-file go together")
 	}
 	cfg, err := w.src.load(w.c)
 	if err != nil {
@@ -59,13 +65,16 @@ func (w *fleetWay) operator() (*fleet.Operator, func(), error) {
 		return nil, nil, fail(exitConfig, "docs/fleet.md says how a fleet is set up",
 			"the configuration names no fleet")
 	}
-	cfg.Fleet.User, cfg.Fleet.PasswordFile = w.user, w.file
+	if w.user != "" {
+		cfg.Fleet.User, cfg.Fleet.PasswordFile = w.user, w.file
+	}
 	store, err := agent.DialFleet(cfg)
 	if err != nil {
 		return nil, nil, err
 	}
 	by, _ := os.Hostname() // for people; it may be empty
-	return &fleet.Operator{Store: store, Prefix: cfg.Fleet.Prefix, By: w.user + " on " + by, Now: clock.Fence,
+	return &fleet.Operator{Store: store, Prefix: cfg.Fleet.Prefix, By: strings.TrimPrefix(w.user+" on "+by, " on "),
+		Now:  clock.Fence,
 		Time: time.Now}, func() { store.Close() }, nil
 }
 

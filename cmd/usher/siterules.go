@@ -1,14 +1,17 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/agent/fleet"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin/usher/registry"
 )
@@ -23,9 +26,10 @@ const siteRulesHelp = `The file is YAML:
       max: 10
       reserve: 5
 
-match and not state labels of a host, pools and except name pools; * stands for any text. The hosts
-of a rule have max slots together at most, and no other host gets their reserve. The rules of a file
-take the place of all former ones; "rules: []" ends them. Hosts keep what they have.`
+match and not state labels of a host, in a fleet also its name (host: [a*]); pools and except name
+pools; * stands for any text. The hosts of a rule have max slots together at most, and no other host
+gets their reserve. The rules of a file take the place of all former ones; "rules: []" ends them.
+Hosts keep what they have.`
 
 // readSiteRules reads a file of rules for hosts.
 func (c *cli) readSiteRules(file string) (enforcer.SiteRules, error) {
@@ -143,6 +147,57 @@ func hostsText(r *enforcer.SiteRule) string {
 		return "not " + text(r.Not)
 	}
 	return text(r.Match) + " not " + text(r.Not)
+}
+
+func (w *fleetWay) rulesCommand() *cobra.Command {
+	c := w.c
+	run := func(cmd *cobra.Command, do func(context.Context, *fleet.Operator) (fleet.Ruled, error)) error {
+		o, done, err := w.direct()
+		if err != nil {
+			return err
+		}
+		defer done()
+		ctx, cancel := context.WithTimeout(cmd.Context(), c.timeout)
+		defer cancel()
+		out, err := do(ctx, o)
+		if err != nil {
+			fault, reason := fleet.FaultOf(err)
+			return fail(exitFailed, fault.Mend(), "%s", reason)
+		}
+		if c.json {
+			return c.printJSON(out)
+		}
+		if out.Digest != "" {
+			fprintf(c.errs, "rules %s, set at %s by %s\n", out.Digest, out.At.Format(time.RFC3339), orDash(out.By))
+		}
+		return c.table(siteRuleRows(out.Rules, func(r *enforcer.SiteRule) string {
+			var use []string
+			for _, u := range out.Uses {
+				if u.Rule == r.Name {
+					use = append(use, fmt.Sprintf("%s=%d", u.Pool, u.Slots))
+				}
+			}
+			return strings.Join(use, ",")
+		})...)
+	}
+	cmd := &cobra.Command{Use: "rules [set FILE]", Short: "List the fleet's rules for hosts, and what each has out",
+		Args: cobra.NoArgs,
+		Long: `List the rules by which hosts take slots of the fleet, and how many slots the hosts of
+each have of each pool. "set" puts others in force. The command goes to the etcd of the configuration itself.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return run(cmd, func(ctx context.Context, o *fleet.Operator) (fleet.Ruled, error) { return o.Rules(ctx) })
+		}}
+	cmd.AddCommand(&cobra.Command{Use: "set FILE", Short: "Put the rules of a file in force", Args: cobra.ExactArgs(1),
+		Long: siteRulesHelp, RunE: func(cmd *cobra.Command, args []string) error {
+			rules, err := c.readSiteRules(args[0])
+			if err != nil {
+				return err
+			}
+			return run(cmd, func(ctx context.Context, o *fleet.Operator) (fleet.Ruled, error) {
+				return o.SetRules(ctx, rules)
+			})
+		}})
+	return cmd
 }
 
 func (c *cli) upstreamLabel(o *upstreamFlags) *cobra.Command {

@@ -23,6 +23,7 @@ type fleetFlags struct {
 	ttl               time.Duration
 	user, password    string
 	ca, cert, certKey string
+	labels            []string
 }
 
 func (o *fleetFlags) add(f *pflag.FlagSet) {
@@ -33,6 +34,9 @@ func (o *fleetFlags) add(f *pflag.FlagSet) {
 	spanVar(f, &o.ttl, "fleet-ttl", fleet.DefaultTTL, fleet.MinTTL,
 		"how long the server may go on without etcd; --block-ttl is at least six times as long")
 	f.StringVar(&o.name, "fleet-name", "", "this server's name, which no other of the fleet has (default: the host's)")
+	f.StringArrayVar(&o.labels, "fleet-label", nil,
+		"a label of this server, such as site=berlin, by which the fleet's rules count what it and its agents have; "+
+			"may be repeated")
 	f.StringVar(&o.user, "fleet-user", "", "the user of etcd (default: none)")
 	f.StringVar(&o.password, "fleet-password-file", "", "a file with its password")
 	f.StringVar(&o.ca, "fleet-ca", "", "the CA of etcd's certificates, in PEM (default: those of the system)")
@@ -46,6 +50,10 @@ func (o *fleetFlags) open(pools bool, blockTTL *time.Duration, stated bool) (*re
 		return nil, nil
 	}
 	out := &registrar.Fleet{Prefix: o.prefix, TTL: o.ttl, Name: o.name}
+	var err error
+	if out.Labels, err = labelsFrom(o.labels); err != nil {
+		return nil, err
+	}
 	least := out.LeastBlockTTL()
 	if !stated {
 		*blockTTL = max(*blockTTL, least)
