@@ -122,6 +122,7 @@ func (b *blocks) do(ctx context.Context, s subject[*Pool], step *Step) bool {
 	if step.Kind == CheckOut {
 		token = s.plan.openToken(step)
 	}
+	s.plan.freed = false
 	licence, state, within := s.licence, s.state, s.plan.callWithin(b.cfg.CallWithin)
 	b.mu.Unlock()
 	sent := b.cfg.Now()
@@ -150,6 +151,9 @@ func (b *blocks) do(ctx context.Context, s subject[*Pool], step *Step) bool {
 			s.state = got.State
 		}
 		s.plan.answered(step, got, sent, b.cfg.Now(), b.cfg.Jitter())
+	}
+	if s.plan.freed { // the answer may not have known of it yet
+		s.plan.notBefore = b.cfg.Now()
 	}
 	tell(b.cfg.Now(), failed)
 	b.mu.Unlock()

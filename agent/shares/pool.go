@@ -88,6 +88,7 @@ type Pool struct {
 	stuck       bool          // a block did not grow when it was asked to; a check-out will show why
 	fixed       bool          // the upstream makes no block larger
 	notBefore   time.Duration // no check-out sooner
+	freed       bool          // slots have come free since the call under way, if any, was sent
 	tries       int           // check-outs that brought less than they asked for, since one that brought all
 	token       string        // of the check-out that may have been lost on the way, and for how much it was
 	tokenSlots  int64

@@ -128,24 +128,23 @@ func (b *blocks) beginWatch(e *entry[*Pool], w plugin.Watcher, idle, lacks map[s
 // watched takes the answer to a watch. mu is held.
 func (b *blocks) watched(e *entry[*Pool], news *plugin.News, failed *plugin.Error) {
 	now := b.cfg.Now()
+	if news != nil { // also of a watch that was ended just then: nobody says it again
+		for name, n := range news.Pools {
+			if p := e.plans[name]; p != nil {
+				p.told(n, now)
+			}
+		}
+	}
 	switch {
 	case e.watch.restated:
 		e.watch.at = now
-		return
 	case failed == nil:
 		e.watch.tries, e.watch.at = 0, now+watchRest
 	case failed.Class == plugin.Misconfigured && failed.SystemCode == "":
 		e.watch.at = now + refusedWait // it is an upstream of a former version
-		return
 	default:
 		e.watch.at = now + max(watchRest, backoff(e.watch.tries, longestWait, b.cfg.Jitter()))
 		e.watch.tries++
-		return
-	}
-	for name, n := range news.Pools {
-		if p := e.plans[name]; p != nil {
-			p.told(n, now)
-		}
 	}
 }
 
@@ -155,6 +154,6 @@ func (p *Pool) told(n plugin.PoolNews, now time.Duration) {
 		p.wanted, p.wantedUntil = n.Wanted, max(p.wantedUntil, now+wantedFor)
 	}
 	if n.Free > 0 {
-		p.notBefore = now
+		p.notBefore, p.freed = now, true
 	}
 }
