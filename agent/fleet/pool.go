@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/usher-agent/usher/plugin"
 )
 
 // pool is what this agent knows of one pool. While the membership holds, nobody else changes the agent's blocks.
@@ -225,7 +227,10 @@ func (f *Fleet) settle(ctx context.Context, name string, swept bool) error {
 			return step{}, nil
 		case !maps.Equal(a.blocks, v.mine.Blocks) || !v.assumed(a.me):
 			return step{write: &change{blocks: a.blocks, terms: p.namedTerms(v),
-				also: f.tell(name, v, v.terms.Limit-v.out(a.blocks))}}, nil
+				also: f.tell(name, v, v.terms.Limit-v.out(a.blocks))}, then: func() (*plugin.Block, error) {
+				f.askAgain() // the agent may be first in turn itself
+				return nil, nil
+			}}, nil
 		case !a.cached:
 			p.known, p.restate, p.held, p.view = true, false, v.mine, v
 			p.held.Incarnation, p.held.Blocks = a.me.incarnation, a.blocks
