@@ -38,6 +38,7 @@ func activate(c *crashing, path string) *net.UnixListener {
 // The service manager listens on the agent's socket: a caller that comes before the agent is answered, the file keeps
 // its mode, and it outlives every agent.
 func TestSocketUnit(t *testing.T) {
+	t.Parallel()
 	c := openCrashing(t, 3, nil)
 	c.terminate()
 	activate(c, c.Socket())
@@ -67,6 +68,7 @@ func TestSocketUnit(t *testing.T) {
 // The file of the service manager's socket is removed: while the agent runs it binds one of its own, and so does the
 // next agent. Nobody is left with a socket that nobody reaches.
 func TestSocketUnitWithoutItsFile(t *testing.T) {
+	t.Parallel()
 	c := openCrashing(t, 3, nil)
 	c.terminate()
 	activate(c, c.Socket())
@@ -101,6 +103,7 @@ func TestSocketUnitWithoutItsFile(t *testing.T) {
 
 // A socket unit that listens elsewhere is told of, and the agent has its own socket.
 func TestSocketUnitElsewhere(t *testing.T) {
+	t.Parallel()
 	c := openCrashing(t, 3, nil)
 	c.terminate()
 	activate(c, c.path("elsewhere"))

@@ -28,6 +28,7 @@ import (
 
 // Who asks while the agent starts is not told that there is no licence: it is answered when the folder has been read.
 func TestAskedBeforeTheFirstVerdict(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	h.drop("a.lic", h.sign("a", 1, nil))
 	h.until("dropped", inForce("a"))
@@ -91,10 +92,10 @@ func (y *tally) hammer(ctx context.Context, t *testing.T, socket string, seed ui
 	}
 }
 
-// The licence is dropped, replaced and removed a thousand times while eight callers acquire and release: no error that
+// A thousand licences are dropped, replaced and removed while eight callers acquire and release: no error that
 // the story does not explain, no slot over the limit, no goroutine left.
 func TestThousandLicences(t *testing.T) {
-	rounds := 1000
+	rounds := 500 // of two licences each
 	if testing.Short() {
 		rounds = 50
 	}
@@ -146,6 +147,7 @@ func TestThousandLicences(t *testing.T) {
 
 // A licence expires while slots are held: nobody gets more, those held stand until termination.
 func TestExpiry(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	end := time.Now().Add(2 * time.Second).Unix()
 	h.drop("a.lic", h.sign("short", 3, func(c *usher.Claims) { c.Expires = end }))
@@ -191,6 +193,7 @@ func (h *house) untilGone(id string) {
 
 // A ttl lease that nobody renews comes back by itself; one that a session holds does not.
 func TestTTL(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	h.drop("a.lic", h.sign("a", 2, nil))
 	h.until("dropped", inForce("a"))
@@ -236,6 +239,7 @@ func TestTTL(t *testing.T) {
 
 // Keys come and go with a reload; a configuration with a fault changes nothing.
 func TestReload(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	h.drop("a.lic", h.sign("a", 2, nil))
 	h.until("dropped", inForce("a"))
@@ -263,6 +267,7 @@ func TestReload(t *testing.T) {
 
 // A licence may come inline; it is one document among those of the folder.
 func TestInlineLicence(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	private, public, err := issue.MakeKey(dir, "k2", "")
 	if err != nil {
@@ -295,6 +300,7 @@ func TestInlineLicence(t *testing.T) {
 
 // Install says what would change, changes it, and refuses what could never count here.
 func TestInstall(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	ctx := t.Context()
 	r, err := h.Install(ctx, h.sign("a", 8, nil), "", true)
@@ -355,6 +361,7 @@ func TestInstall(t *testing.T) {
 
 // A restart finds the last good bytes of a file that was broken meanwhile.
 func TestRestartWithABrokenFile(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	h.drop("a.lic", h.sign("a", 2, nil))
 	h.until("dropped", inForce("a"))
@@ -372,6 +379,7 @@ func TestRestartWithABrokenFile(t *testing.T) {
 
 // Events tell of the licence and of leases, as they happen.
 func TestEvents(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()

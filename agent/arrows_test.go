@@ -140,6 +140,7 @@ func part(path string) string {
 
 // Imports run one way: cmd → agent → plugin, metrics → enforcer; siblings do not know each other.
 func TestArrows(t *testing.T) {
+	t.Parallel()
 	seen := 0
 	for _, p := range packages(t) {
 		from := strings.TrimPrefix(p.ImportPath, module)
@@ -172,6 +173,7 @@ func TestArrows(t *testing.T) {
 
 // The linter's configuration holds the same arrows, for editors: every part of the house has its files under a rule.
 func TestLinterKnowsTheArrows(t *testing.T) {
+	t.Parallel()
 	text, err := os.ReadFile("../.golangci.yml")
 	if err != nil {
 		t.Fatal(err)
@@ -229,6 +231,7 @@ func coversTree(pattern, part string) bool {
 
 // The decision core is pure: nothing in it does input or output, tells the time, waits or starts a goroutine.
 func TestEnforcerIsPure(t *testing.T) {
+	t.Parallel()
 	forbidden := []string{"os", "os/exec", "net", "net/http", "log", "log/slog", "context", "sync", "sync/atomic", "io",
 		"io/fs", "math/rand", "math/rand/v2", "crypto/rand", "runtime", "syscall", "unsafe"}
 	files, err := filepath.Glob("../enforcer/*.go")
@@ -270,6 +273,7 @@ func TestEnforcerIsPure(t *testing.T) {
 
 // Each package says once what it is for.
 func TestPackageComments(t *testing.T) {
+	t.Parallel()
 	for _, p := range packages(t) {
 		comments := 0
 		files, err := filepath.Glob(filepath.Join(p.Dir, "*.go"))

@@ -25,11 +25,6 @@ const (
 // renders a month.
 func openAWSCrashing(t *testing.T) (*crashing, *awstest.Server) {
 	t.Helper()
-	for k, v := range map[string]string{"AWS_ACCESS_KEY_ID": "AKIATEST", "AWS_SECRET_ACCESS_KEY": "secret",
-		"AWS_EC2_METADATA_DISABLED": "true",
-		"AWS_CONFIG_FILE":           "/nonexistent", "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent", "AWS_PROFILE": ""} {
-		t.Setenv(k, v)
-	}
 	bin, err := buildOnce()
 	if err != nil {
 		t.Fatal(err)
@@ -62,6 +57,7 @@ func openAWSCrashing(t *testing.T) (*crashing, *awstest.Server) {
 // Blocks of AWS's slots: up to the limit, re-adopted by an agent that was killed, and AWS's again when their time is
 // over.
 func TestAWSBlocks(t *testing.T) {
+	t.Parallel()
 	c, s := openAWSCrashing(t)
 	if _, err := c.Acquire(t.Context(),
 		wire.AcquireRequest{Pool: "streams", N: new(int64(5)), Lifetime: "held", WaitSeconds: 60}); err != nil {

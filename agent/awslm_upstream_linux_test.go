@@ -29,13 +29,12 @@ import (
 	"github.com/usher-agent/usher/plugin/usher"
 )
 
-// awsEnv has AWS's default chain find the key of a counter, and nothing of the machine's own.
-func awsEnv(t *testing.T) {
-	t.Helper()
+// AWS's default chain finds the key of a counter in this program and its agents, and nothing of the machine's own.
+func init() {
 	for k, v := range map[string]string{"AWS_ACCESS_KEY_ID": awsKey, "AWS_SECRET_ACCESS_KEY": awsSecret,
 		"AWS_EC2_METADATA_DISABLED": "true", "AWS_REGION": "eu-west-1",
 		"AWS_CONFIG_FILE": "/nonexistent", "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent", "AWS_PROFILE": ""} {
-		t.Setenv(k, v)
+		os.Setenv(k, v)
 	}
 }
 
@@ -326,7 +325,7 @@ func TestAWSUnderKill(t *testing.T) {
 
 // Usher's own upstream takes blocks and draws of another Usher, which is killed between its calls.
 func TestUsherOfUsher(t *testing.T) {
-	awsEnv(t)
+	t.Parallel()
 	a := awsHouse(t, 8, nil)
 	p := awsApart(t, a)
 	key := ed25519.NewKeyFromSeed([]byte(strings.Repeat("k", ed25519.SeedSize)))
@@ -399,7 +398,7 @@ func TestUsherOfUsher(t *testing.T) {
 
 // An agent borrows from another, and hands out what it has; another has what that one lists, and checks in with it.
 func TestAgentsOfAgents(t *testing.T) {
-	awsEnv(t)
+	t.Parallel()
 	a := awsHouse(t, 4, nil)
 	key := a.path("seller.pub")
 	if err := os.WriteFile(key, a.signingKey(), 0o600); err != nil {

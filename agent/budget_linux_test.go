@@ -76,6 +76,7 @@ func (h *house) eventually(what string, so func() bool) {
 // A pool that is a whole site's is granted from blocks: taken ahead, grown for who waits, kept over a restart, given
 // back on a graceful stop, and out of use before anybody else may have them.
 func TestSiteBlocks(t *testing.T) {
+	t.Parallel()
 	o := openSite(t, 6*time.Second)
 	o.drop("a.lic", o.sign("L1", 8, ofSite))
 	o.until("in force", inForce("L1"))

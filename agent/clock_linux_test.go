@@ -42,6 +42,7 @@ func (h *house) clock() *wire.Clock {
 // upstream tells it the time; what was seen is known after a restart; and nothing is left of it when the network has
 // set the clock.
 func TestBootIn1970(t *testing.T) {
+	t.Parallel()
 	o := openOnline(t)
 	o.stop()
 	if err := errors.Join(os.RemoveAll(o.path("state")), os.RemoveAll(o.path("run"))); err != nil {
@@ -87,6 +88,7 @@ func TestBootIn1970(t *testing.T) {
 
 // The clock leaps ahead by years, and is put right: the licence heals, and a lease goes on as if nothing had been.
 func TestLeapOfTheClock(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	h.drop("a.lic", h.sign("a", 3, func(c *usher.Claims) {
 		c.Expires, c.OnExpiry = time.Now().Add(time.Hour).Unix(), "keep"
@@ -121,6 +123,7 @@ func TestLeapOfTheClock(t *testing.T) {
 // A document that does not count here, and a renewal that is dated ahead, end nothing: the good licence goes on with
 // what it has lent, and the sentence about the others names them.
 func TestDocumentDatedAhead(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	h.drop("good.lic", h.sign("good", 3, func(c *usher.Claims) {
 		c.Expires, c.MaxBorrow = time.Now().Add(90*24*time.Hour).Unix(), 30*24*3600
@@ -160,6 +163,7 @@ func TestDocumentDatedAhead(t *testing.T) {
 
 // A first start by a clock that is years ahead ends no licence, once the clock is right: over a restart either.
 func TestFirstClockAhead(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	h.drop("a.lic", h.sign("a", 3, func(c *usher.Claims) {
 		c.Issued, c.Expires = time.Now().Add(-10*24*time.Hour).Unix(), time.Now().Add(90*24*time.Hour).Unix()

@@ -14,6 +14,7 @@ import (
 // answered as granted is held after the next start, and so is what the runtime folder tells of: nothing in that window
 // is answered and lost.
 func TestKilledAfterTheStateWasDeleted(t *testing.T) {
+	t.Parallel()
 	c := openCrashing(t, 100, nil)
 	c.meddled = true // by the deletions
 	var want []string

@@ -35,6 +35,7 @@ func (h *house) keptDenials() (out []eventlog.Event) {
 // A caller that is denied in a loop is told of, with the pool, the code, the reason and the number of times, to those
 // who listen and in the event log, and floods neither.
 func TestDenialsAreEvents(t *testing.T) {
+	t.Parallel()
 	const flood = 600
 	for _, users := range []string{"omit", "plain"} {
 		t.Run(users, func(t *testing.T) {
@@ -114,6 +115,7 @@ func TestDenialsAreEvents(t *testing.T) {
 
 // A user hears of its own denials, and an admin of all.
 func TestDenialsOfOthers(t *testing.T) {
+	t.Parallel()
 	if os.Getuid() != 0 {
 		t.Skip("only root can call as another user")
 	}

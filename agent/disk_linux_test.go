@@ -14,6 +14,7 @@ import (
 
 // A full disk denies what must be stored, in words, and takes everything back; when there is room again all goes on.
 func TestFullDisk(t *testing.T) {
+	t.Parallel()
 	disk := t.TempDir()
 	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=256k"); err != nil {
 		t.Skipf("a small disk cannot be mounted: %v", err)
@@ -142,6 +143,7 @@ func fill(t *testing.T, name string) {
 // A full runtime folder, whether it has a journal already or not, does not stop the start: what must be kept there is
 // denied until there is room, and everything else goes on.
 func TestFullRuntimeFolder(t *testing.T) {
+	t.Parallel()
 	disk := t.TempDir()
 	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, "size=256k"); err != nil {
 		t.Skipf("a small disk cannot be mounted: %v", err)

@@ -27,6 +27,7 @@ func (o *onlineHouse) hosts() int {
 // A host is drained and given up: nothing new is granted, what is held is waited for, and only then its place is given
 // back, which outlives a restart. A person takes it again.
 func TestDrain(t *testing.T) {
+	t.Parallel()
 	o := openOnline(t)
 	ctx := t.Context()
 	o.drop("a.lic", o.sign("L1", 2, func(c *usher.Claims) {
@@ -105,6 +106,7 @@ func TestDrain(t *testing.T) {
 
 // A place is given back when a licence is returned, if the upstream can be reached; the return does not hang on it.
 func TestPlaceOfWhatIsReturned(t *testing.T) {
+	t.Parallel()
 	o := openOnline(t)
 	ctx := t.Context()
 	sign := func(id string) []byte {
@@ -144,6 +146,7 @@ func TestPlaceOfWhatIsReturned(t *testing.T) {
 // Where the licence names no agent's key, the upstream's activation proves the agent true, over restarts and until the
 // place is given back; another's activation, or another thing that the vendor has signed, proves nothing.
 func TestProofByActivation(t *testing.T) {
+	t.Parallel()
 	o := openOnline(t)
 	ctx := t.Context()
 	o.drop("a.lic", o.sign("L1", 2, func(c *usher.Claims) { c.Activation = &usher.Activation{} }))

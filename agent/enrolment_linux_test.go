@@ -14,6 +14,7 @@ import (
 // An upstream that admits new hosts by tokens alone admits an agent once its token lies in upstream.enrolment_file,
 // which is read again for each call.
 func TestEnrolmentFile(t *testing.T) {
+	t.Parallel()
 	var g *registry.Registry
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		g.Handler().ServeHTTP(w, r)
@@ -50,6 +51,7 @@ func TestEnrolmentFile(t *testing.T) {
 // An agent that loses what the upstream said begins anew by itself as often as the licence allows, and stops then until
 // the upstream's operator forgives it.
 func TestStateLostAgainAndAgain(t *testing.T) {
+	t.Parallel()
 	o := openOnline(t)
 	o.drop("a.lic", o.sign("L1", 2, func(c *usher.Claims) {
 		c.Activation, c.CheckIn, c.Reactivations = &usher.Activation{}, &usher.CheckIn{Every: 3600},

@@ -136,6 +136,7 @@ func (c *crashing) pause() (goOn func()) {
 // A process that bears a dead holder's number has nothing of it: not while the agent runs, not when the agent could not
 // look while one became the other, and not when the agent was down then.
 func TestRecycledPID(t *testing.T) {
+	t.Parallel()
 	if os.Getuid() != 0 {
 		t.Skip("only root can choose the number of a process")
 	}
@@ -210,6 +211,7 @@ os.waitpid(first, 0)
 
 // Who asks and dies before the agent has taken the connection keeps nothing.
 func TestDeadBeforeAccept(t *testing.T) {
+	t.Parallel()
 	c := openCrashing(t, 1, nil)
 	p := c.play(`
 heard(); s = session(); send(s, "lease.acquire", pool="streams"); say("asked"); os._exit(0)
@@ -234,6 +236,7 @@ heard(); s = session(); send(s, "lease.acquire", pool="streams"); say("asked"); 
 // A process lives as long as one of its threads does: neither the end of the thread that asked nor that of the first is
 // its death, for a running agent or for one that comes back.
 func TestThreadsEnd(t *testing.T) {
+	t.Parallel()
 	c := openCrashing(t, 2, nil)
 	p := c.play(`
 def asks():
@@ -276,6 +279,7 @@ ctypes.CDLL(None).syscall({"x86_64": 60}.get(os.uname().machine, 93), 0)  # exit
 // An agent without a descriptor left serves those it knows and watches them on, does not spin over those it cannot
 // take, and takes them when it can.
 func TestNoDescriptors(t *testing.T) {
+	t.Parallel()
 	c := openCrashing(t, 2, nil)
 	c.kill()
 	var err error
@@ -349,6 +353,7 @@ func TestNoDescriptors(t *testing.T) {
 // Of agents that are started at one time for one socket, each with a state of its own, one has it, and the others say
 // why they do not; so, too, over the socket that a killed one has left.
 func TestAgentsRaceForASocket(t *testing.T) {
+	t.Parallel()
 	const agents = 4
 	c := openCrashing(t, 1, nil)
 	c.kill()
@@ -399,6 +404,7 @@ func TestAgentsRaceForASocket(t *testing.T) {
 
 // A state folder that cannot be written is said before anything is granted.
 func TestReadOnlyState(t *testing.T) {
+	t.Parallel()
 	disk := t.TempDir()
 	if err := syscall.Mount("tmpfs", disk, "tmpfs", syscall.MS_RDONLY, ""); err != nil {
 		t.Skipf("a disk cannot be mounted: %v", err)

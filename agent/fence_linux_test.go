@@ -32,6 +32,7 @@ func untilMore(t *testing.T, what string, n *atomic.Int64) {
 // its lease is over at once, and its holder is told; at most one in twenty rounds. In each round slots were at stake:
 // the agent was granting when it was stopped, and the other has what it had.
 func TestStoppedBeyondTheFence(t *testing.T) {
+	t.Parallel()
 	const limit = 4
 	s := openSiteServer(t, limit, time.Second)
 	both := s.agents(2)

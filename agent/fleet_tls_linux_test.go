@@ -29,6 +29,7 @@ func secured(t *testing.T, dir, address, peer, server, agents string) (stop func
 // An agent that reaches etcd by TLS with a certificate of its own uses a renewed certificate, and the renewed authority
 // of etcd's, without a restart; while a new certificate and its key do not fit, it goes on with the old ones.
 func TestFleetCertificatesRenewed(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	for i, name := range []string{"server", "server2", "agent", "agent2"} {
 		_, certificate, private := selfSigned(t, int64(i+1))

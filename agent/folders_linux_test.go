@@ -32,6 +32,7 @@ exit 0
 // Two containers have the socket's folder, which is everybody's: what another user does there costs the agent nothing,
 // over a kill and a restart, and the folder holds nothing of the agent's but the socket.
 func TestTwoContainers(t *testing.T) {
+	t.Parallel()
 	if os.Getuid() != 0 {
 		t.Skip("only root can act as another user")
 	}
@@ -86,6 +87,7 @@ func TestTwoContainers(t *testing.T) {
 
 // What earlier versions left is taken over where the agent can mend it, and refused with the mend where it cannot.
 func TestFormerLayout(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	h.drop("a.lic", h.sign("a", 2, nil))
 	h.until("dropped", inForce("a"))

@@ -174,6 +174,7 @@ func (c *crashing) state(id string) string {
 // A holder in a PID namespace that the agent does not see: its slot is back when it dies, and nothing is freed because
 // nobody can tell whether it lives.
 func TestHolderInASiblingNamespace(t *testing.T) {
+	t.Parallel()
 	c := openCrashing(t, 3, nil)
 	c.kill()
 	c.own()
@@ -204,6 +205,7 @@ func TestHolderInASiblingNamespace(t *testing.T) {
 // doubt, the dead one's slot is free, and who connected meanwhile is answered. The agent sees none of its holders, so
 // nothing else tells.
 func TestServiceManagerKeepsHolders(t *testing.T) {
+	t.Parallel()
 	c := openCrashing(t, 8, nil)
 	c.kill()
 	c.own()
@@ -257,6 +259,7 @@ sys.stdin.readline()
 
 // On an older kernel the pidfd that a client sends of itself tells when it dies, seen or not.
 func TestSentPIDFDOnAnOlderKernel(t *testing.T) {
+	t.Parallel()
 	if err := exec.Command("python3", "-c",
 		"import os, socket; os.pidfd_open(os.getpid()); socket.send_fds").Run(); err != nil {
 		t.Skip("there is no python3 that can send a pidfd")

@@ -27,6 +27,7 @@ func (c *crashing) tool(args ...string) (int, string) {
 // The holder of a lease that an operator has released with --hold-off does not take the slots back, not when the agent
 // is killed in between either, until the time is over or the hold-off is lifted; another user has them at once.
 func TestOustedHolderIsHeldOff(t *testing.T) {
+	t.Parallel()
 	if os.Getuid() != 0 {
 		t.Skip("only root can call as another user")
 	}
@@ -140,6 +141,7 @@ with usher.open(sys.argv[1]) as s:
 
 // A hold-off stands whatever becomes of the journal that tells of it.
 func TestHoldOffOutlivesItsJournal(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	h.drop("a.lic", h.sign("a", 4, nil))
 	h.until("dropped", inForce("a"))

@@ -22,6 +22,9 @@ import (
 	"github.com/usher-agent/usher/plugin/usher/issue"
 )
 
+// patience is how long a test waits on a busy machine for what takes a moment.
+const patience = 2 * time.Minute
+
 // house is a vendor, a licence folder and a running agent.
 type house struct {
 	*client.Client
@@ -119,8 +122,8 @@ func (h *house) startLater() (run func()) {
 		case err := <-done:
 			done <- err
 			h.t.Fatalf("the agent ended: %v", err)
-		case <-time.After(60 * time.Second):
-			h.t.Fatal("the agent is not ready after 60 s")
+		case <-time.After(patience):
+			h.t.Fatal("the agent is not ready after two minutes")
 		}
 	}
 }
@@ -155,7 +158,7 @@ func (h *house) drop(name string, doc []byte) {
 // until waits for a licence that is as it should be.
 func (h *house) until(what string, ok func(*wire.License) bool) *wire.License {
 	h.t.Helper()
-	deadline := time.Now().Add(60 * time.Second)
+	deadline := time.Now().Add(patience)
 	for {
 		l, err := h.License(context.Background())
 		if err != nil {
@@ -165,7 +168,7 @@ func (h *house) until(what string, ok func(*wire.License) bool) *wire.License {
 			return l
 		}
 		if time.Now().After(deadline) {
-			h.t.Fatalf("%s: not so after 60 s; the licence is %s: %s", what, l.Code, l.Reason)
+			h.t.Fatalf("%s: not so after two minutes; the licence is %s: %s", what, l.Code, l.Reason)
 		}
 		<-time.After(time.Millisecond)
 	}
@@ -190,7 +193,7 @@ func (h *house) follow() func(what string, ok func(*wire.License) bool) {
 	}
 	return func(what string, ok func(*wire.License) bool) {
 		h.t.Helper()
-		if err := c.SetReadDeadline(time.Now().Add(60 * time.Second)); err != nil {
+		if err := c.SetReadDeadline(time.Now().Add(patience)); err != nil {
 			h.t.Fatal(err)
 		}
 		for in.Scan() {
@@ -205,7 +208,7 @@ func (h *house) follow() func(what string, ok func(*wire.License) bool) {
 				return
 			}
 		}
-		h.t.Fatalf("%s: not so after 60 s: %v", what, in.Err())
+		h.t.Fatalf("%s: not so after two minutes: %v", what, in.Err())
 	}
 }
 

@@ -45,6 +45,7 @@ func keygenHouse(t *testing.T, l keygentest.License) (h *house, account *keygent
 // makes this host a machine of it, and its machine file does; through an outage and a restart too. What the account
 // says counts.
 func TestKeygenAccount(t *testing.T) {
+	t.Parallel()
 	l := keygentest.License{ID: "lic-1", Key: "SECRET-KEY-1", Product: "acme", Entitlements: []string{"EXPORT"},
 		HeartbeatDuration: 10 * time.Minute,
 		Attributes: keygen.Attributes{Name: new("Example"), Floating: true, RequireHeartbeat: true,
@@ -107,6 +108,7 @@ func TestKeygenAccount(t *testing.T) {
 
 // Processes that all machines of a licence share are had from the account in blocks, each slot a process there.
 func TestKeygenProcesses(t *testing.T) {
+	t.Parallel()
 	l := keygentest.License{ID: "lic-1", Key: "SECRET-KEY-1", Product: "acme", HeartbeatDuration: 10 * time.Minute,
 		MayReadPolicy: true, Policy: keygen.Policy{ProcessLeasing: "PER_LICENSE"},
 		Attributes: keygen.Attributes{Name: new("Example"), Floating: true, MaxMachines: new(int64(5)),
@@ -138,6 +140,7 @@ func TestKeygenProcesses(t *testing.T) {
 // Uses are counted by the account, through a restart too: what another machine has used is not to be had here, and each
 // draw is one of the account's.
 func TestKeygenUses(t *testing.T) {
+	t.Parallel()
 	l := keygentest.License{ID: "lic-1", Key: "SECRET-KEY-1", Product: "acme",
 		Attributes: keygen.Attributes{Name: new("Example"), Floating: true, MaxMachines: new(int64(5)),
 			MaxUses: new(int64(10)), Uses: 2}}
@@ -169,6 +172,7 @@ func TestKeygenUses(t *testing.T) {
 // A draw that waits takes of the account what it was granted, and no more ahead than the documentation says; a meter
 // that nobody has asked for takes nothing.
 func TestDrawIsTakenOnce(t *testing.T) {
+	t.Parallel()
 	l := keygentest.License{ID: "lic-1", Key: "SECRET-KEY-1", Product: "acme",
 		Attributes: keygen.Attributes{Name: new("Example"), Floating: true, MaxMachines: new(int64(5)),
 			MaxUses: new(int64(200))}}

@@ -56,6 +56,7 @@ func refusedPID(t testing.TB, what string, err error, code client.Code, words st
 // A process that runs already holds what another acquires for it: until it dies, over the death of the agent, and no
 // longer than that where it dies while the agent is down.
 func TestNamedHolder(t *testing.T) {
+	t.Parallel()
 	for _, kernel := range []string{"", "6.1"} {
 		t.Run("kernel "+kernel, func(t *testing.T) {
 			c := openCrashing(t, 2, nil)
@@ -107,6 +108,7 @@ func TestNamedHolder(t *testing.T) {
 // What cannot hold a lease does not: a dead process, one of another number than its pidfd, a number that is no
 // process's but a thread's, and whatever lives by something else than its process.
 func TestNamedRefused(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	h.drop("a.lic", h.sign("a", 2, nil))
 	h.until("dropped", inForce("a"))
@@ -191,6 +193,7 @@ func (h *house) bare(pid string, through ...string) error {
 
 // A user may name processes of its own, and root anybody's. The lease is that of the process's user.
 func TestNamedBySomebody(t *testing.T) {
+	t.Parallel()
 	if os.Getuid() != 0 {
 		t.Skip("only root can call as another user")
 	}
@@ -247,6 +250,7 @@ func TestNamedBySomebody(t *testing.T) {
 // A number means another process in another PID namespace, and a pidfd the same: the agent refuses the one, and takes
 // the other, whether it sees the process or not.
 func TestNamedInAnotherNamespace(t *testing.T) {
+	t.Parallel()
 	for _, unseen := range []bool{false, true} {
 		t.Run(fmt.Sprintf("unseen %v", unseen), func(t *testing.T) {
 			c := openCrashing(t, 3, nil)
@@ -329,6 +333,7 @@ func (c *crashing) inside(enter []string) {
 
 // A number that has passed from a dead process to another is not taken for it.
 func TestNamedRecycled(t *testing.T) {
+	t.Parallel()
 	if os.Getuid() != 0 {
 		t.Skip("only root can choose the number of a process")
 	}
@@ -385,6 +390,7 @@ say("again"); heard()
 
 // A process that dies while a slot is waited for on its behalf waits no longer.
 func TestNamedWaits(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	h.drop("a.lic", h.sign("a", 1, nil))
 	h.until("dropped", inForce("a"))

@@ -45,6 +45,7 @@ func document(t *testing.T) (*openapi3.T, routers.Router) {
 
 // The document has every route, and no other; every code, and no other.
 func TestOpenAPIRoutes(t *testing.T) {
+	t.Parallel()
 	doc, _ := document(t)
 	var there, documented []string
 	for _, r := range api.Routes() {
@@ -76,6 +77,7 @@ func TestOpenAPIRoutes(t *testing.T) {
 
 // Every shape of the wire has its schema, field by field in both directions.
 func TestOpenAPIShapes(t *testing.T) {
+	t.Parallel()
 	doc, _ := document(t)
 	shapes := []any{wire.License{}, wire.Warning{}, wire.Document{}, wire.Finding{}, wire.Feature{},
 		wire.NamedFeature{}, wire.Features{}, wire.Host{}, wire.Cores{}, wire.CheckIn{},
@@ -234,6 +236,7 @@ func (c *checked) noFleet() {
 
 // Every route, called with what it takes, answers as the document says.
 func TestOpenAPIAnswers(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	c := newChecked(t, h.Socket())
 	get := func(path string) { c.call(true, "GET", path, "", nil) }
@@ -312,6 +315,7 @@ func TestOpenAPIAnswers(t *testing.T) {
 
 // Two answers that say the same are the same, so that a person or a script can compare them.
 func TestAnswersAreStable(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	h.drop("a.lic", h.sign("a", 3, func(c *usher.Claims) {
 		c.Features = map[string]usher.Feature{}
@@ -335,6 +339,7 @@ func TestAnswersAreStable(t *testing.T) {
 
 // What is wrong is refused with the code, the field and the words that a person needs; every refusal is as documented.
 func TestBadRequests(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	h.drop("a.lic", h.sign("a", 3, nil))
 	h.until("dropped", inForce("a"))
@@ -389,6 +394,7 @@ func speak(t *testing.T, socket, text string) string {
 
 // A grant whose answer cannot be delivered is undone, unless it had a token by which it can be asked for again.
 func TestUndelivered(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	h.drop("a.lic", h.sign("a", 1000, nil))
 	h.until("dropped", inForce("a"))

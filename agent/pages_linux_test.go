@@ -16,6 +16,7 @@ import (
 // A list is read in pages. A lease that is held throughout is on one of them, whatever is acquired and ends meanwhile,
 // and even if the agent restarts between two pages.
 func TestLeasesArePaged(t *testing.T) {
+	t.Parallel()
 	const many = 1200 // more than a page
 	h := open(t, "")
 	h.drop("a.lic", h.sign("a", 5000, nil))

@@ -156,6 +156,7 @@ func documentOf(l *wire.License, name string) *wire.Document {
 // A licence system that this repository does not know: built, pinned, loaded, killed, replaced by another file, mended.
 // What it has verified stands throughout, and the native licence beside it never notices.
 func TestPlugin(t *testing.T) {
+	t.Parallel()
 	a := newAcme(t)
 	h := open(t, a.config())
 	h.drop("first.acme", a.sign("first", 3))
@@ -220,6 +221,7 @@ func TestPlugin(t *testing.T) {
 // Whatever way a document comes, and whatever becomes of its key: the plugin is asked, and nobody waits for it in the
 // judge.
 func TestPluginAsked(t *testing.T) {
+	t.Parallel()
 	a := newAcme(t)
 	h := open(t, a.config(), "USHER_LICENSE="+string(a.sign("inline", 2)))
 	h.until("the document of the configuration", inForce("inline"))
@@ -255,6 +257,7 @@ func TestPluginAsked(t *testing.T) {
 
 // An agent that is killed takes its plugin with it, however busy its threads were.
 func TestPluginDiesWithAgent(t *testing.T) {
+	t.Parallel()
 	bin, err := buildOnce()
 	if err != nil {
 		t.Fatal(err)
@@ -285,6 +288,7 @@ func TestPluginDiesWithAgent(t *testing.T) {
 
 // Without a plugin in the configuration its documents are foreign, and with a wrong name it is not used.
 func TestPluginMisnamed(t *testing.T) {
+	t.Parallel()
 	a := newAcme(t)
 	h := open(t, strings.NewReplacer("system: acme", "system: other", "name: acme", "name: other").Replace(a.config()))
 	h.drop("a.acme", a.sign("a", 3))

@@ -21,6 +21,7 @@ func (c *crashing) reloadWith(more string) (int, string) {
 // need of holders is in the journal. A file with a fault leaves them in force, and the denials, the metrics and the
 // command line tell of them.
 func TestPoliciesOfTheSite(t *testing.T) {
+	t.Parallel()
 	if os.Getuid() != 0 {
 		t.Skip("only root can call as another user")
 	}

@@ -72,6 +72,7 @@ func powerCuts(c *crashing) []powerCut {
 // start of the host goes on: what was held by processes is over, what outlives the host stands, no slot is given twice,
 // and nothing is taken for tampering. In the same start of the host such damage is refused.
 func TestPowerCut(t *testing.T) {
+	t.Parallel()
 	c := openCrashing(t, 4, nil)
 	c.kill()
 	journal := c.path("run/leases.journal")

@@ -86,6 +86,7 @@ var told = regexp.MustCompile(`S3CRET[a-z0-9-]*|12345678|[a-z]+@[a-z]+\.example`
 // Every route and method that is open to callers who are not admins has its row in the table of docs/privacy.md, and
 // tells them neither secrets nor addresses; admins it does.
 func TestWhatWhoMaySee(t *testing.T) {
+	t.Parallel()
 	text, err := os.ReadFile("../docs/privacy.md")
 	if err != nil {
 		t.Fatal(err)
@@ -165,6 +166,7 @@ func TestWhatWhoMaySee(t *testing.T) {
 // Events tell nobody why an operator began an emergency, nor what a reason quotes of a licence; admins are told at
 // /v1/emergency.
 func TestEventsHide(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	now := time.Now().Unix()
 	h.drop("a.lic", h.sign("bob@customer.example", 3, func(c *usher.Claims) {
@@ -215,6 +217,7 @@ func proveAt(t *testing.T, socket string) {
 // by its voucher where
 // something is. One that was signed without a voucher is withheld, and the product is told so.
 func TestProofWithoutTheLicence(t *testing.T) {
+	t.Parallel()
 	if socket := os.Getenv("PROVE_AT"); socket != "" { // as another user: see below
 		proveAt(t, socket)
 		return

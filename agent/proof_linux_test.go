@@ -69,6 +69,7 @@ func notProved(t *testing.T, h *house, vendor client.Vendor) {
 
 // A product that embeds the vendor's key can tell the true agent, and a true lease; a stock JOSE library can, too.
 func TestProof(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	vendor := h.bound()
 	s, err := client.Open(t.Context(), client.WithSocket(h.Socket()), client.WithVendor(vendor))
@@ -148,6 +149,7 @@ func (h *house) chain() []string        { return h.keys().Chain }
 
 // An impostor has the licence, which is no secret, but not the agent's key.
 func TestImpostor(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	vendor := h.bound()
 	chain, err := json.Marshal(h.chain())
@@ -214,6 +216,7 @@ func (p *peeked) Read(b []byte) (int, error) { return p.in.Read(b) }
 
 // A relay is seen through: the agent sees the relay's process, not this one.
 func TestRelayIsSeenThrough(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	vendor := h.bound()
 	path := filepath.Join(h.dir, "r")
@@ -237,6 +240,7 @@ while True:
 
 // TLS on the same socket, with the agent's key: a session and HTTP inside it.
 func TestTLS(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	h.bound()
 	f, err := h.Fingerprint(t.Context(), "")
@@ -296,6 +300,7 @@ func TestTLS(t *testing.T) {
 
 // docs/wire.md has every method, and no other.
 func TestMethodsDocumented(t *testing.T) {
+	t.Parallel()
 	var documented []string
 	for _, m := range tableRow.FindAllStringSubmatch(read(t, "../docs/wire.md"), -1) {
 		documented = append(documented, m[1])

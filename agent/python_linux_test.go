@@ -45,6 +45,7 @@ with usher.open(sys.argv[1], labels={"job": "1"}) as s:
 
 // docs/wire.md is enough: the client in Python takes slots, gives them back, and finds the agent again after a crash.
 func TestPythonClient(t *testing.T) {
+	t.Parallel()
 	if _, err := exec.LookPath("python3"); err != nil {
 		t.Skip("there is no python3")
 	}

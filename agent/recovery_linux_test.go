@@ -100,7 +100,7 @@ func (c *crashing) run() {
 	if err := c.cmd.Start(); err != nil {
 		c.t.Fatal(err)
 	}
-	deadline := time.Now().Add(60 * time.Second)
+	deadline := time.Now().Add(patience)
 	for {
 		if l, err := c.License(context.Background()); err == nil && l.State == "valid" {
 			if f := c.tampered(); len(f) > 0 && !c.meddled { // however the last agent ended, that was no tampering
@@ -109,7 +109,7 @@ func (c *crashing) run() {
 			return
 		}
 		if time.Now().After(deadline) {
-			c.t.Fatal("the agent is not ready after 60 s")
+			c.t.Fatal("the agent is not ready after two minutes")
 		}
 		<-time.After(2 * time.Millisecond)
 	}
@@ -137,6 +137,7 @@ func (c *crashing) signal(s syscall.Signal) {
 
 // The agent is killed: every lease that it acknowledged is found again, those of dead holders end, draws stay drawn.
 func TestCrash(t *testing.T) {
+	t.Parallel()
 	c := openCrashing(t, 10, func(u *usher.Claims) {
 		u.Meters = map[string]usher.Meter{"renders": {Max: new(int64(100)), Scope: "host"}}
 	})
@@ -216,6 +217,7 @@ func TestCrash(t *testing.T) {
 // Clients hammer an agent that is killed again and again: never is more held than the licence grants, and no lease that
 // was acknowledged is lost.
 func TestCrashUnderLoad(t *testing.T) {
+	t.Parallel()
 	const limit = 4
 	kills := 10
 	if testing.Short() {

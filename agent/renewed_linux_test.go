@@ -38,6 +38,7 @@ var renewals = map[string]func(t *testing.T, key string){
 
 // Whatever file the configuration names, a renewed one is taken without a restart, or a reload says that it needs one.
 func TestEveryNamedFileIsRenewed(t *testing.T) {
+	t.Parallel()
 	keys := config.FileKeys()
 	for _, key := range keys {
 		renew := renewals[key]

@@ -14,6 +14,7 @@ import (
 
 // A command that takes or gives back slots rides out a restart of the agent; with --agent-wait 0 it fails at once.
 func TestCommandsRideOutARestart(t *testing.T) {
+	t.Parallel()
 	c := openCrashing(t, 3, nil)
 	tool := func(args ...string) *exec.Cmd {
 		cmd := exec.Command(c.bin, append([]string{"--socket", c.Socket()}, args...)...)
@@ -30,7 +31,7 @@ func TestCommandsRideOutARestart(t *testing.T) {
 	if err := tool("run", "--agent-wait", "0", "--pool", "streams", "--", "true").Run(); exitCode(err) != 69 {
 		t.Errorf("without patience: %v", err)
 	}
-	if took := time.Since(begun); took > 4*time.Second {
+	if took := time.Since(begun); took > 20*time.Second {
 		t.Errorf("without patience it took %v", took)
 	}
 	var waiting []*exec.Cmd
@@ -73,6 +74,7 @@ func exitCode(err error) int {
 // The agent goes away after it has granted and before it has answered: the command gives back what it was granted, and
 // holds what it asked for once. What the process has held before stays.
 func TestLostGrantIsNotHeldTwice(t *testing.T) {
+	t.Parallel()
 	c := openCrashing(t, 5, nil)
 	before := c.dial() // the agent sees this process at both ends
 	held := lease(t, before.ask(`{"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":{"pool":"streams"}}`))

@@ -96,6 +96,7 @@ func (h *house) inUse(n int64) {
 
 // A whole session, line by line.
 func TestSession(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	h.drop("a.lic", h.sign("a", 3, nil))
 	h.until("dropped", inForce("a"))
@@ -163,6 +164,7 @@ func TestSession(t *testing.T) {
 
 // A message without an end, and one that is too long, take no more than their share.
 func TestSessionTooLong(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	l := h.dial()
 	l.say(`{"jsonrpc":"2.0","id":1,"method":"` + strings.Repeat("x", 70<<10) + `"}`)
@@ -222,6 +224,7 @@ func (h *house) holderIn(attr *syscall.SysProcAttr, params string,
 
 // A slot comes back when its holder is killed, and the first who waits has it: by the kernel's word, in milliseconds.
 func TestKilledHolder(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	h.drop("a.lic", h.sign("a", 1, nil))
 	h.until("dropped", inForce("a"))
@@ -247,6 +250,7 @@ func TestKilledHolder(t *testing.T) {
 
 // A child that has inherited the socket does not keep a dead holder's slot.
 func TestForkedChildKeepsNothing(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	h.drop("a.lic", h.sign("a", 1, nil))
 	h.until("dropped", inForce("a"))
@@ -271,6 +275,7 @@ func TestForkedChildKeepsNothing(t *testing.T) {
 
 // Many leases of one process take one watch, and all end with it; one that joined keeps a lease alive.
 func TestManyLeasesOneProcess(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	h.drop("a.lic", h.sign("a", 100, nil))
 	h.until("dropped", inForce("a"))
@@ -310,6 +315,7 @@ func TestManyLeasesOneProcess(t *testing.T) {
 
 // The client's session: slots held by this process, given back by Close, lost when they are forced.
 func TestClientSession(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	h.drop("a.lic", h.sign("a", 2, nil))
 	h.until("dropped", inForce("a"))
@@ -400,6 +406,7 @@ func agentThumbprint(key ed25519.PublicKey) string { return identity.Thumbprint(
 
 // A shell speaks a whole session, as docs/wire.md shows.
 func TestShellSession(t *testing.T) {
+	t.Parallel()
 	if _, err := exec.LookPath("socat"); err != nil {
 		install := exec.Command("apt-get", "install", "-y", "-q", "socat")
 		install.Env = append(os.Environ(), "DEBIAN_FRONTEND=noninteractive")

@@ -226,6 +226,7 @@ func calm(t *testing.T, members []*member) {
 // Fifty agents hammer one site server over TLS, which is killed, and some of them with it. What they may hand out
 // together is never more than the licence grants, and when it is calm everybody who waits has slots.
 func TestSiteServerCrowd(t *testing.T) {
+	t.Parallel()
 	const limit, crowd = 60, 50
 	// Blocks of 15 seconds leave a call the time that it takes on a busy machine: of shorter ones more end unextended
 	// than the server can give, and some agent waits for ever.

@@ -4,12 +4,8 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
-	"regexp"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -106,6 +102,7 @@ func demands(c *usher.Claims) {
 // What an upstream said counts no more when the record of it was meddled with, until it says so again; what it refused
 // stays refused.
 func TestUpstreamStateIsSealed(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name, file, fault string
 		do                func(o *onlineHouse, old []byte)
@@ -172,6 +169,7 @@ func TestUpstreamStateIsSealed(t *testing.T) {
 
 // A revocation stands though its record is removed, and accepting the removal heals nothing.
 func TestRevocationOutlivesItsRecord(t *testing.T) {
+	t.Parallel()
 	o := openOnline(t)
 	o.drop("a.lic", o.sign("L1", 2, demands))
 	o.until("activated", code("VALID"))
@@ -227,6 +225,7 @@ func withHeld(t *testing.T) (*house, *wire.Lease, []byte) {
 
 // What was drawn stays drawn and what is held stays held, whatever becomes of the journal that says so.
 func TestDurableJournalIsSealed(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name, fault string
 		do          func(h *house, old []byte)
@@ -301,6 +300,7 @@ func storage(err error) string {
 
 // Where it is not known who holds slots, none is handed out, until somebody who may accepts that.
 func TestLeaseJournalIsSealed(t *testing.T) {
+	t.Parallel()
 	for name, do := range map[string]func(*crashing){
 		"removed":               func(c *crashing) { c.remove("run/leases.journal") },
 		"emptied":               func(c *crashing) { c.change("run/leases.journal", empty) },
@@ -349,6 +349,7 @@ func TestLeaseJournalIsSealed(t *testing.T) {
 
 // Blocks of a site that nobody sealed are none.
 func TestBlocksAreSealed(t *testing.T) {
+	t.Parallel()
 	for name, change := range map[string]func([]byte) []byte{
 		"edited":   func(b []byte) []byte { return bytes.Replace(b, []byte(`"slots":`), []byte(`"slots":1`), 1) },
 		"unsealed": func(b []byte) []byte { return append(bytes.Split(b, []byte(`,"usher_seal"`))[0], '}') },
@@ -391,6 +392,7 @@ func TestBlocksAreSealed(t *testing.T) {
 
 // A history that is gone is known still: a licence that was returned stays returned.
 func TestHistoryIsSealed(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	h.drop("a.lic", h.sign("L1", 4, nil))
 	h.until("dropped", code("VALID"))
@@ -407,6 +409,7 @@ func TestHistoryIsSealed(t *testing.T) {
 
 // The newest lines of the event log cannot be cut off unnoticed.
 func TestEventsHeadIsSealed(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	h.meddle(func() {
 		all, err := filepath.Glob(h.path("state/events/events-*"))
@@ -424,74 +427,5 @@ func TestEventsHeadIsSealed(t *testing.T) {
 	})
 	if got := h.tampered(); got["events"] != "missing" {
 		t.Errorf("found %v", got)
-	}
-}
-
-// Each file that an agent keeps is in the table of docs/state.md.
-func TestStateFilesAreListed(t *testing.T) {
-	text, err := os.ReadFile("../docs/state.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var listed []string
-	for _, row := range regexp.MustCompile(`(?m)^\| (`+"`[^|]+`"+`) \|`).FindAllStringSubmatch(string(text), -1) {
-		for _, name := range regexp.MustCompile("`([^`]+)`").FindAllStringSubmatch(row[1], -1) {
-			listed = append(listed, name[1])
-		}
-	}
-	if len(listed) < 15 {
-		t.Fatalf("the table lists %v", listed)
-	}
-	h, _ := withToys(t, 4)
-	h.until("started", code("VALID"))
-	seen := map[string]bool{}
-	look := func() {
-		for _, dir := range []string{h.path("state"), h.path("run")} {
-			err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-				if err == nil && !d.IsDir() {
-					name, _ := filepath.Rel(dir, path)
-					seen[name] = true
-				}
-				return err
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	look()
-	h.stop()
-	look()
-	for name := range seen {
-		top, _, deep := strings.Cut(name, "/")
-		if deep {
-			top += "/"
-		}
-		if m, _ := filepath.Match("socket-*.lock", top); m {
-			top = "socket-NAME.lock"
-		}
-		if m, _ := filepath.Match("dialect-*.journal", top); m {
-			top = "dialect-NAME.journal"
-		}
-		if !slices.Contains(listed, top) && !strings.HasPrefix(top, ".usher-") {
-			t.Errorf("%s is not in the table of docs/state.md", name)
-		}
-	}
-	for _, name := range []string{"state.seal", "runtime.seal", "durable.journal", "leases.journal", "history.json",
-		"agent.key", "dialect-toy.journal"} {
-		if !seen[name] {
-			t.Errorf("the agent keeps no %s; it has %v", name, slices.Sorted(maps.Keys(seen)))
-		}
-	}
-	for _, name := range seals.Labels() {
-		if name == "dialect" {
-			name = "dialect-NAME.journal"
-		}
-		if name == "events" || name == "usage" { // folders
-			name += "/"
-		}
-		if !slices.Contains(listed, name) {
-			t.Errorf("findings are counted of %s, which is not in the table of docs/state.md", name)
-		}
 	}
 }

@@ -37,6 +37,7 @@ func namesSystem(path string, text []byte, systems []string) (out []string) {
 // Nothing but a system's own folder, its line in the catalog, documentation, configurations and the tests that are
 // called after it names a licence system. The native one, whose name is the project's, is left aside.
 func TestNothingNamesASystem(t *testing.T) {
+	t.Parallel()
 	var systems []string
 	for _, s := range catalog.Systems() {
 		if s.Name != usher.System {

@@ -11,6 +11,7 @@ import (
 // A client token means the same over HTTP and in a session: the same request gets the same lease or draw through
 // either, first come, though the lifetime that neither states differs; one that states another is another.
 func TestTokenMeansTheSameEverywhere(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	h.drop("a.lic", h.sign("a", 5, func(c *usher.Claims) {
 		c.Meters = map[string]usher.Meter{"renders": {Max: new(int64(9)), Scope: "host"}}

@@ -34,6 +34,7 @@ func exposition(t *testing.T, socket string) string {
 // A site server that dies is a warning with the reason, in the licence's state and in the metrics, until it answers
 // again. A configuration that was good at the start counts as reloaded well from the start.
 func TestDeadSiteServerIsTold(t *testing.T) {
+	t.Parallel()
 	s := openSiteServerAs(t, 50, 3*time.Second, true)
 	h := s.agents(1)[0]
 	h.take(1)

@@ -15,6 +15,7 @@ var answered = regexp.MustCompile(`"id":(\d+),"result"`)
 // Acquires of one session that wait have their places in the order of its messages, though none is waited for, and are
 // answered in that order: one slot coming free after the other, or all at once.
 func TestPipelinedWaitersInTurn(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	h.drop("a.lic", h.sign("a", 8, nil))
 	h.until("dropped", inForce("a"))

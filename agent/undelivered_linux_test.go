@@ -82,6 +82,7 @@ func untilUnread(t testing.TB, c net.Conn, n int) {
 // A grant whose caller closes without having read the answer is undone, by whatever way it was asked, what is asked
 // beside it, and whether the answer was written by then or not.
 func TestUndeliveredIsUndone(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	h.drop("a.lic", h.sign("a", 50, nil))
 	h.until("dropped", inForce("a"))
@@ -255,6 +256,7 @@ func (h *house) settledAt(before int, n int64) {
 
 // An acquire that is a notification has no answer, so that nobody would know of a lease that outlives its process.
 func TestAcquireAsNotification(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	h.drop("a.lic", h.sign("a", 5, nil))
 	h.until("dropped", inForce("a"))

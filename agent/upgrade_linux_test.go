@@ -64,6 +64,7 @@ func (h *house) asItWas() {
 
 // What an earlier version left is taken over whole at the first start, and sealed from then on.
 func TestUpgradeIsTakenOver(t *testing.T) {
+	t.Parallel()
 	h := openUnsealed(t)
 	h.start()
 	h.asItWas()
@@ -80,6 +81,7 @@ func TestUpgradeIsTakenOver(t *testing.T) {
 // A start that is cut short anywhere in the take-over is followed by one that finds nothing wrong: here before the key
 // is marked.
 func TestUpgradeIsCutShort(t *testing.T) {
+	t.Parallel()
 	h := openUnsealed(t)
 	key, err := os.ReadFile(h.path("state/agent.key"))
 	if err != nil {
@@ -97,6 +99,7 @@ func TestUpgradeIsCutShort(t *testing.T) {
 
 // Who removes the seals and puts back an earlier version's files does not have them taken over again.
 func TestUpgradeIsTakenOverOnce(t *testing.T) {
+	t.Parallel()
 	h := openUnsealed(t)
 	old, err := os.ReadFile(h.path("state/durable.journal"))
 	if err != nil {

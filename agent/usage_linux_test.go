@@ -31,6 +31,7 @@ func (h *house) usedOf(pool string) (sum wire.PoolUsage, starts int64) {
 
 // What is in use is counted by the agent, over a restart; the agent signs it; and there is no user in any of it.
 func TestUsage(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	ctx := t.Context()
 	h.drop("a.lic", h.sign("L1", 2, func(c *usher.Claims) {
@@ -117,6 +118,7 @@ func (h *house) namesNobody(place string, words ...string) {
 
 // A file of the usage that somebody has edited is told as any of the state, and takes nobody's slots.
 func TestUsageEdited(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	ctx := t.Context()
 	h.drop("a.lic", h.sign("L1", 2, nil))

@@ -36,6 +36,7 @@ func (h *house) as(uid uint32, method, path, body string) string {
 
 // The kernel says who calls: another user has leases of his own, no say over others', and no admin's rights.
 func TestAnotherUser(t *testing.T) {
+	t.Parallel()
 	if os.Getuid() != 0 {
 		t.Skip("only root can call as another user")
 	}
@@ -106,6 +107,7 @@ func TestAnotherUser(t *testing.T) {
 // Users whom the agent's user namespace does not map all look the same to it: they see nothing of each other, and share
 // nothing but what they tell each other, which is a lease's id.
 func TestNobody(t *testing.T) {
+	t.Parallel()
 	if os.Getuid() != 0 {
 		t.Skip("only root can call as another user")
 	}
@@ -151,6 +153,7 @@ func TestNobody(t *testing.T) {
 
 // Two megabytes of headers, a web page's call and a first byte of another protocol are refused, and the agent goes on.
 func TestRudeCallers(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	c := newChecked(t, h.Socket())
 	c.call(true, "GET", "/v1/health", "", nil)

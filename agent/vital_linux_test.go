@@ -57,6 +57,7 @@ func (h *house) counts() string {
 // Whatever of the agent's two folders is deleted beneath it comes back within seconds, and the next start knows all
 // that was held and drawn before, meanwhile and after.
 func TestStateIsDeletedBeneathTheAgent(t *testing.T) {
+	t.Parallel()
 	for _, gone := range []string{"state", "run", "state and run", "state/durable.journal", "run/leases.journal",
 		"state/state.seal", "state/agent.key", "state/history.json", "run/runtime.seal", "state/agent.lock"} {
 		t.Run(gone, func(t *testing.T) {
@@ -103,6 +104,7 @@ func TestStateIsDeletedBeneathTheAgent(t *testing.T) {
 // A folder that cannot be made again: what must last is denied, the agent is unready and says why on every surface, and
 // it heals when it can.
 func TestStateCannotBeMadeAgain(t *testing.T) {
+	t.Parallel()
 	h := open(t, "ops: {listen: 127.0.0.1:0}\n")
 	h.metered()
 	if err := h.take(); err != nil {
@@ -144,6 +146,7 @@ func (h *house) metrics() string {
 
 // The socket's file is deleted: who comes later finds a new one, and who has a session keeps it.
 func TestSocketIsDeletedBeneathTheAgent(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	h.metered()
 	s, err := client.Open(t.Context(), client.WithSocket(h.Socket()))
@@ -170,6 +173,7 @@ func TestSocketIsDeletedBeneathTheAgent(t *testing.T) {
 // The reader of the log stands still, and later is gone. The licence ends all the same, a reload and SIGTERM are
 // obeyed, and what was dropped is counted.
 func TestLogThatNobodyReads(t *testing.T) {
+	t.Parallel()
 	bin, err := buildOnce()
 	if err != nil {
 		t.Fatal(err)

@@ -82,6 +82,7 @@ func (h *house) release(l *wire.Lease) {
 // First come, first served: a large request is not passed by small ones, and nobody who comes later gets what it waits
 // for.
 func TestWaitingInTurn(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	h.drop("a.lic", h.sign("a", 3, nil))
 	h.until("dropped", inForce("a"))
@@ -119,6 +120,7 @@ func TestWaitingInTurn(t *testing.T) {
 
 // Whoever hangs up leaves the queue; whose time is up is told how long it waited.
 func TestWaitingEnds(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	h.drop("a.lic", h.sign("a", 1, nil))
 	h.until("dropped", inForce("a"))
@@ -164,6 +166,7 @@ func TestWaitingEnds(t *testing.T) {
 
 // Two acquires with one client token that wait get one lease.
 func TestWaitingWithAToken(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	h.drop("a.lic", h.sign("a", 2, nil))
 	h.until("dropped", inForce("a"))
@@ -184,6 +187,7 @@ func TestWaitingWithAToken(t *testing.T) {
 
 // Sixteen callers of very different sizes on three slots: all are served, in bounded time, and never too many at once.
 func TestWaitingCrowd(t *testing.T) {
+	t.Parallel()
 	h := open(t, "")
 	h.drop("a.lic", h.sign("a", 3, nil))
 	h.until("dropped", inForce("a"))

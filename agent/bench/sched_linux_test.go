@@ -64,7 +64,7 @@ func TestWriterYields(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer end(writer)
-	for begin := time.Now(); ; time.Sleep(time.Millisecond) { // until it writes: it has yielded before
+	for begin := time.Now(); ; <-time.After(time.Millisecond) { // until it writes: it has yielded before
 		if i, err := os.Stat(file); err == nil && i.Size() > 0 {
 			break
 		}

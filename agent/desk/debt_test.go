@@ -8,8 +8,8 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// Callers ask all the while that a journal, which lacks what has ended, is begun anew: nothing that has ended is written
-// behind a beginning that does not know it, and the journal can be read.
+// Callers ask all the while that a journal, which lacks what has ended, is begun anew: nothing that has ended is
+// written behind a beginning that does not know it, and the journal can be read.
 func TestEndedBesideASuccessor(t *testing.T) {
 	k := openKept(t)
 	for range 20 {

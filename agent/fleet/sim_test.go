@@ -380,7 +380,7 @@ func (w *way) Watch(ctx context.Context, prefix string, after int64) <-chan Chan
 				if cut {
 					return
 				}
-				time.Sleep(lag)
+				<-time.After(lag)
 				select {
 				case out <- c:
 				case <-ctx.Done():
