@@ -28,10 +28,10 @@ type listed struct {
 // form of a file. Logs write spans in words by themselves.
 func TestSpansAreInWords(t *testing.T) {
 	t.Parallel()
-	list := exec.Command("go", "list", "-export", "-deps",
+	list := exec.Command("go", "list", "-trimpath", "-export", "-deps", // what it compiles, the program is linked from
 		"-json=ImportPath,Dir,Export,GoFiles,CgoFiles,Module,Standard",
 		"./...")
-	list.Dir = "../.."
+	list.Dir, list.Env = "../..", append(os.Environ(), "CGO_ENABLED=0")
 	out, err := list.Output()
 	if err != nil {
 		t.Fatal(err)
