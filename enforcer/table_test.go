@@ -89,7 +89,8 @@ func TestHolderComesBack(t *testing.T) {
 	h, like := &Holder{Caller: Caller{UID: 1, PID: 2, Start: 3}}, &Holder{Caller: Caller{UID: 1, PID: 2, Start: 3}}
 	other := &Holder{Caller: Caller{UID: 4}}
 	grant := func(id byte, of *Holder) *Lease {
-		l := &Lease{ID: LeaseID{id}, Holder: of, Items: []Item{{Pool: "p", N: 1}}, Lifetime: LifetimeHeld, AcquiredAt: now}
+		l := &Lease{ID: LeaseID{id}, Holder: of, Items: []Item{{Pool: "p", N: 1}}, Lifetime: LifetimeHeld,
+			AcquiredAt: now}
 		e.Apply(Event{Kind: EventGranted, At: now, Lease: l})
 		return l
 	}

@@ -34,8 +34,8 @@ func Verify(path string, replay func(record []byte) error) error {
 // known.
 func Remote(dir string) string { return remoteKind(dir) }
 
-// soundEnd returns where the journal's last whole record ends, and how many records there are. What follows is the trace
-// of a crash. It changes nothing.
+// soundEnd returns where the journal's last whole record ends, and how many records there are. What follows is the
+// trace of a crash. It changes nothing.
 func (j *Journal) soundEnd() (good int64, records int, err error) {
 	head := make([]byte, min(headerSize, j.size))
 	if _, err := io.ReadFull(io.NewSectionReader(j.file, 0, j.size), head); err != nil {

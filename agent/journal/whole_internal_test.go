@@ -56,7 +56,8 @@ func TestHalves(t *testing.T) {
 			}
 			good, records, err := whole(bytes.NewReader(b), headerSize, size)
 			if good != want || records != n || err != nil || damage < 0 && good != size {
-				t.Errorf("%s, damaged at %d: good up to %d with %d records, %v; want %d, %d", name, damage, good, records,
+				t.Errorf("%s, damaged at %d: good up to %d with %d records, %v; want %d, %d", name, damage, good,
+					records,
 					err, want, n)
 			}
 			if damage >= 0 {
