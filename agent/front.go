@@ -96,6 +96,8 @@ func (f front) List(of enforcer.Filter, after enforcer.Cursor, yield func([]*enf
 	f.desk.List(of, after, yield)
 }
 
+func (f front) Oldest(of enforcer.Filter, most int) []*enforcer.Lease { return f.desk.Oldest(of, most) }
+
 func (f front) Fingerprint(ctx context.Context, product string) wire.Fingerprint {
 	c := f.hostConfig()
 	report := f.hostReport()

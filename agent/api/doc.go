@@ -44,6 +44,8 @@ type Slots interface {
 	// List calls f with the leases of a user, or of all users for nil, in portions, until f returns false. A lease that
 	// is held all the while is in one of the portions, and may be in two.
 	List(f enforcer.Filter, after enforcer.Cursor, yield func([]*enforcer.Lease) bool)
+	// Oldest returns the oldest of the leases that a filter lets through, and looks at no more than most.
+	Oldest(f enforcer.Filter, most int) []*enforcer.Lease
 	// Liveness says how the agent learns that a lease's holder is gone.
 	Liveness(*enforcer.Lease) string
 	// Session opens a session for the caller at the other end of a connection. It takes sent, which Config.TakeSent

@@ -398,6 +398,7 @@ func (ev *fed) wire() *wire.Event {
 	default:
 		out.Type, out.Cause = "lease.ended", string(ev.event.Cause)
 		if ev.event.Rule != "" {
+			out.Rule = ev.event.Rule
 			out.Reason = "rule " + ev.event.Rule + " of the site ends it"
 		}
 	}

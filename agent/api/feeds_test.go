@@ -195,3 +195,15 @@ func TestSubscribersHoldNothingUp(t *testing.T) {
 	reader.Cancel()
 	close(goOn)
 }
+
+// The end of a lease by a rule of the site names the rule, and any other end names none.
+func TestEndedByARule(t *testing.T) {
+	for _, rule := range []string{"", "a-working-day"} {
+		ev := fed{event: enforcer.Event{Kind: enforcer.EventEnded, Cause: enforcer.CauseMaxHold, Rule: rule,
+			Lease: &enforcer.Lease{Holder: &enforcer.Holder{}}}}
+		w := ev.wire()
+		if w.Type != "lease.ended" || w.Rule != rule || w.Cause != "max_hold" || (w.Reason == "") != (rule == "") {
+			t.Errorf("by the rule %q: %+v", rule, w)
+		}
+	}
+}

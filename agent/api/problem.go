@@ -107,7 +107,11 @@ func marshal(shape any) ([]byte, error) {
 // answerDenial writes a denial as a problem (RFC 9457).
 func (s *Server) answerDenial(w http.ResponseWriter, d *enforcer.Denial) {
 	p := s.problem(d)
-	if c, ok := w.(*call); !ok || !c.admin {
+	c, ok := w.(*call)
+	if ok {
+		p.Holders = s.holdersOf(d, c.peer, c.admin)
+	}
+	if !ok || !c.admin {
 		conceal(p)
 	}
 	b, err := marshal(p)

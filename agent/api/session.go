@@ -326,6 +326,7 @@ func (x *session) answer(r *rpcRequest, result any, d *enforcer.Denial, e *rpcEr
 
 func (x *session) problemError(d *enforcer.Denial) *rpcError {
 	e := x.server.rpcProblem(d)
+	e.Data.Holders = x.server.holdersOf(d, &x.conn.peer, x.isAdmin())
 	if !x.isAdmin() {
 		conceal(e.Data)
 		e.Message = e.Data.Detail

@@ -52,6 +52,14 @@ func (d *Desk) Pool(name string) (enforcer.PoolStatus, bool) {
 	return d.core.Pool(name, now)
 }
 
+// Oldest returns the oldest of the leases that a filter lets through, and looks at no more than most.
+func (d *Desk) Oldest(f enforcer.Filter, most int) []*enforcer.Lease {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	out, _, _ := d.core.Page(f, enforcer.Cursor{}, most)
+	return out
+}
+
 // Lease returns a lease that is held.
 func (d *Desk) Lease(id enforcer.LeaseID) (*enforcer.Lease, bool) {
 	d.lockSettled()

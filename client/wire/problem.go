@@ -17,6 +17,18 @@ type Problem struct {
 	InUse             *int64   `json:"in_use,omitempty"`
 	WaitedSeconds     *float64 `json:"waited_seconds,omitempty"`
 	Rule              string   `json:"rule,omitempty"`
+	// Holders are some of those who hold slots of the pool that are lacking, the oldest lease first: to an admin of all
+	// users, to others the caller's own.
+	Holders []HeldBy `json:"holders,omitempty"`
+}
+
+// HeldBy is a lease of slots that a request lacks.
+type HeldBy struct {
+	Holder *Holder    `json:"holder"`
+	N      int64      `json:"n"`                     // slots, or parts of slots
+	Of     int64      `json:"of,omitzero,omitempty"` // how many parts make a slot, where N counts parts
+	Since  time.Time  `json:"since"`                 // when they were acquired
+	EndsAt *time.Time `json:"ends_at,omitempty"`     // unless it is renewed; nil: it ends by its holder alone
 }
 
 // Error returns the detail, so that a Problem can be passed on as an error.

@@ -363,6 +363,7 @@ type Event struct {
 	LeaseID string    `json:"lease_id,omitempty"`
 	Items   []Item    `json:"items,omitempty"`
 	Cause   string    `json:"cause,omitempty"`
+	Rule    string    `json:"rule,omitempty"` // of lease.ended: the site's rule that ended it
 	State   string    `json:"state,omitempty"`
 	Code    string    `json:"code,omitempty"`
 	Reason  string    `json:"reason,omitempty"`

@@ -160,6 +160,9 @@ func (c *cli) explain(err error) int {
 	for _, line := range sentences(err) {
 		fprintf(c.errs, "error: %s\n", line)
 	}
+	if errors.As(err, &problem) {
+		c.nameHolders(problem.Holders)
+	}
 	if hint != "" {
 		fprintf(c.errs, "hint: %s\n", hint)
 	}

@@ -65,3 +65,22 @@ func (c *cli) tellPlace(w client.Waiting) {
 	}
 	fprintf(c.errs, "waiting for %s: %s\n", w.Pool, placeText(ev))
 }
+
+// nameHolders names those who hold what a denied request lacks.
+func (c *cli) nameHolders(held []wire.HeldBy) {
+	for _, h := range held {
+		ends := ""
+		if h.EndsAt != nil {
+			ends = ", ends " + away(*h.EndsAt, time.Now())
+		}
+		fprintf(c.errs, "held by: %s, %s, for %s%s\n", holderText(h.Holder), amountText(h.N, h.Of),
+			span(time.Since(h.Since)), ends)
+	}
+}
+
+func amountText(n, of int64) string {
+	if of > 1 {
+		return fmt.Sprintf("%d/%d", n, of)
+	}
+	return fmt.Sprint(n)
+}
