@@ -383,7 +383,11 @@ func (b *Bound) shrink(ctx context.Context, pool, id string, n int64) (*plugin.B
 		return step{write: c, then: func() (*plugin.Block, error) {
 			if keep > 0 {
 				f.touch(a.p, id, a.began)
-				return b.block(a.me, a.began, pool, id, keep)
+				got, err := b.block(a.me, a.began, pool, id, keep)
+				if free, _ := v.free(f.keys.ticket(name, f.cfg.Agent), limit-v.out(blocks)); got != nil && !a.cached {
+					got.Wanted = max(0, -free) // others wait for more than is free now
+				}
+				return got, err
 			}
 			if n > 0 {
 				return nil, lapsed()

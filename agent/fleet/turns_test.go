@@ -7,6 +7,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/usher-agent/usher/plugin"
 )
 
 // passings are the times that an agent took slots which another's ticket, made before, lacked then.
@@ -188,4 +190,28 @@ func TestTurnsOfACrowd(t *testing.T) {
 			}
 		})
 	}
+}
+
+// An agent that gives slots back hears in the answer how many others wait for besides, so that its other idle slots need
+// no further word.
+func TestWhoGivesBackHearsWhoElseWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		var all []*Bound
+		for _, id := range []string{"a", "b", "c"} {
+			f, _ := r.agent(id, new([]byte))
+			r.join(f)
+			all = append(all, r.bound(f, 10))
+		}
+		had := r.must(r.checkOut(all[0], "1", 10))
+		for i, n := range []int64{4, 2} {
+			if _, err := r.checkOut(all[1+i], "2", n); !isFull(err) {
+				t.Fatal(err)
+			}
+		}
+		got := r.must(all[0].Extend(t.Context(), &plugin.Extend{Block: had.ID, Slots: 9, For: time.Hour}))
+		if got.Slots != 9 || got.Wanted != 5 {
+			t.Errorf("of 10 slots %d are kept, others wait for 6, and the agent hears of %d", got.Slots, got.Wanted)
+		}
+	})
 }
