@@ -63,7 +63,7 @@ test: packages ## the whole suite, with the race detector
 # The longest begin first. lint has vet look at all of it, more sternly.
 .PHONY: suite
 suite:
-	$(SHARED) $(GO) test -race -vet=off -timeout 20m -p 3 -parallel 4 ./agent ./cmd/usher ./plugin/keygen ./plugin/awslm \
+	$(SHARED) $(GO) test -race -vet=off -timeout 20m -p 3 -parallel 4 ./agent ./cmd/usher ./plugin/... \
 	  $$($(GO) list ./... | grep -v '/enforcer$$')
 
 # enforcer has no goroutine, and nothing for the race detector; the systems' own clients have races.

@@ -62,12 +62,11 @@ func TestOnline(t *testing.T) {
 	if _, err := o.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams"}); err != nil {
 		t.Fatal(err)
 	}
-	o.until("two heartbeats", func(*wire.License) bool { return o.calls.Load() >= 3 })
-	all, err := o.registry.List()
-	if err != nil || len(all) != 1 || len(all[0].Hosts) != 1 || len(all[0].Hosts[0].Usage) == 0 ||
-		all[0].Hosts[0].Usage[0].InUse != 1 {
-		t.Errorf("the registry has %+v, %v", all, err)
-	}
+	o.until("two heartbeats, with what is in use", func(*wire.License) bool {
+		all, err := o.registry.List()
+		return o.calls.Load() >= 3 && err == nil && len(all) == 1 && len(all[0].Hosts) == 1 &&
+			len(all[0].Hosts[0].Usage) > 0 && all[0].Hosts[0].Usage[0].InUse == 1
+	})
 
 	// A restart loses nothing: not activated anew, not taken for a copy.
 	o.stop()
@@ -101,7 +100,7 @@ func TestOnline(t *testing.T) {
 		t.Fatal(err)
 	}
 	if l := o.until("suspended", func(l *wire.License) bool {
-		return code("SUSPENDED")(l) && o.measures(`{call="heartbeat",result="refused"}`)
+		return code("SUSPENDED")(l) && o.measures(`result="refused"}`) // of a heartbeat, or of a check-in that came first
 	}); !strings.Contains(l.Reason, "invoice 7 is open") {
 		t.Errorf("the reason is %q", l.Reason)
 	}
