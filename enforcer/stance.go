@@ -143,6 +143,7 @@ type poolRules struct {
 	all      *Policies
 	rules    []*Policy
 	tallies  []*tally // of the rule at the same place; nil: it has no Max
+	index    ruleIndex
 	reserves []*reserve
 	unused   int64 // parts: of all reserves together
 	memo     map[stanceKey]*stance
@@ -179,6 +180,7 @@ func (ps *Policies) rulesOf(name string) *poolRules {
 				shared[ps.keys[i]] = t
 			}
 		}
+		pr.index.add(len(pr.rules), p)
 		pr.rules, pr.tallies = append(pr.rules, p), append(pr.tallies, t)
 		if p.Reserve > 0 {
 			pr.reserves = append(pr.reserves, &reserve{rule: p})
@@ -237,7 +239,8 @@ func (pr *poolRules) says(shared *sharedHolder, h *Holder) *stance {
 // take works a stance out.
 func (pr *poolRules) take(h *Holder) *stance {
 	s := &stance{}
-	for i, p := range pr.rules {
+	for _, i := range pr.index.about(h) {
+		p := pr.rules[i]
 		if !p.Concerns(h) {
 			continue
 		}
