@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// A denial for want of slots names who holds them: to an admin all users, to others their own leases, and nobody else's;
-// the command line prints the same.
+// A denial for want of slots names who holds them: to an admin all users, to others their own leases, and nobody
+// else's; the command line prints the same.
 func TestDenialsNameHolders(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("only root can call as another user")

@@ -60,8 +60,8 @@ func TestProfileOfACaller(t *testing.T) {
 	}
 }
 
-// A file that has changed is read again, a second after it was looked at; one that is gone, or too large to be a file of
-// accounts, leaves what was known.
+// A file that has changed is read again, a second after it was looked at; one that is gone, or too large to be a file
+// of accounts, leaves what was known.
 func TestAccountsAreReadAgain(t *testing.T) {
 	a := accountsAt(t, "ann:x:1001:100:::\n", "")
 	change := func(text string) {
