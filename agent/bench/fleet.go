@@ -46,6 +46,9 @@ func (s *suite) fleet(ctx context.Context) error {
 	if err := s.growing(ctx, store, b); err != nil {
 		return err
 	}
+	if err := s.beside(ctx, address); err != nil {
+		return err
+	}
 	if err := s.returning(ctx, store, b, cmd); err != nil {
 		return err
 	}

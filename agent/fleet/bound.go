@@ -376,7 +376,7 @@ func (b *Bound) shrink(ctx context.Context, pool, id string, n int64) (*plugin.B
 		if blocks[id] = keep; keep == 0 {
 			delete(blocks, id)
 		}
-		c := &change{blocks: blocks, terms: b.terms(pool)}
+		c := &change{blocks: blocks, terms: b.terms(pool), gather: f.Drained()}
 		if keep < has {
 			c.also = f.tell(name, v, limit-v.out(blocks))
 		}

@@ -228,12 +228,15 @@ func contenders(v *view) int {
 func (f *Fleet) lastView(p *pool) *view {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !p.known || p.restate || p.view == nil || p.view.closed != nil || p.busy || p.asked > 0 {
+	if !p.known || p.restate || p.view == nil || p.view.closed != nil || p.busy > 0 || p.asked > 0 {
 		return nil
 	}
 	v := *p.view
 	return &v
 }
+
+// mostBusy is how many looks must find nothing new before the agent goes by what it last saw again.
+const mostBusy = 4
 
 // compare takes note whether what this agent last saw of a pool would have served.
 func (f *Fleet) compare(p *pool, v *view) {
@@ -241,6 +244,10 @@ func (f *Fleet) compare(p *pool, v *view) {
 	defer f.mu.Unlock()
 	if was := p.view; was != nil {
 		at := f.home(p.name, v.terms.Limit)
-		p.busy = was.totalKV.Value != v.totalKV.Value && (at == 0 || was.shares[at].kv.Value != v.shares[at].kv.Value)
+		if was.totalKV.Value != v.totalKV.Value && (at == 0 || was.shares[at].kv.Value != v.shares[at].kv.Value) {
+			p.busy = min(p.busy+1, mostBusy)
+		} else {
+			p.busy = max(p.busy-1, 0)
+		}
 	}
 }

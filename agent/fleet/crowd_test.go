@@ -27,6 +27,8 @@ type crowd struct {
 	rng   *rand.Rand
 	begin time.Time
 
+	observer Observer // of all agents' calls; nil: nobody counts them
+
 	mu     sync.Mutex // guards all below and the agents' states
 	agents []*host
 	twins  []*host // copies of hosts
@@ -89,7 +91,7 @@ func (h *host) now() time.Duration {
 func (h *host) start() {
 	jitter := h.c.random
 	f, err := New(Config{Store: h.way, Agent: h.id, Prefix: "/u/", TTL: 10 * time.Second, Now: h.now, Epoch: h.epoch,
-		Keep: h.keep, spread: h.spread, Member: Member{Labels: h.labels},
+		Keep: h.keep, spread: h.spread, Member: Member{Labels: h.labels}, Observer: h.c.observer,
 		Load: func() ([]byte, error) { return h.record, nil },
 		Save: func(b []byte) error { h.record = b; return nil },
 		Time: time.Now, Jitter: jitter})

@@ -5,12 +5,18 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
-var loadAgents = flag.String("fleet.load", "", "measure the simulated load of so many agents: N or N,M, and print it")
+var (
+	loadAgents = flag.String("fleet.load", "", "measure the simulated load of so many agents, and print it")
+	loadHold   = flag.Duration("fleet.hold", 30*time.Second, "for how long a slot is held in it on the average")
+	loadTrip   = flag.Duration("fleet.trip", 2*time.Millisecond, "how long a round trip to the store takes in it")
+	loadAlone  = flag.Bool("fleet.alone", false, "whether it has one total for all agents, and no shares")
+)
 
 // load is callers that come at random, hold one slot each for a while, and wait so long for it.
 type load struct {
@@ -19,6 +25,8 @@ type load struct {
 	need float64       // slots that are needed on the average, on all hosts
 	hold time.Duration // for how long a slot is held on the average
 	wait time.Duration
+
+	apart bool // hosts' callers act one host after the other, not all at one instant
 
 	acquires, denied, late int // late: served after more than two seconds
 	longest                time.Duration
@@ -41,12 +49,20 @@ func (l *load) run(warm, span time.Duration) (writes int) {
 	}
 	before := 0
 	for at := time.Duration(0); at < warm+span; at += loadTick {
-		time.Sleep(loadTick)
+		if !l.apart {
+			time.Sleep(loadTick)
+		}
 		counts := at >= warm
 		if at == warm {
 			before = l.sim.wrote()
+			if c, ok := l.observer.(*tallied); ok {
+				c.mark()
+			}
 		}
 		for _, c := range all {
+			if l.apart {
+				time.Sleep(loadTick / time.Duration(len(all)))
+			}
 			l.tick(c, counts)
 		}
 	}
@@ -118,16 +134,22 @@ func (l *load) serve(c *callers, now time.Time, counts bool) {
 }
 
 // measure plays a load on so many agents, and returns what came of it.
-func measure(t testing.TB, agents int, limit int64, need float64, hold, wait, warm, span time.Duration) (l *load,
-	writes int) {
+func measure(t testing.TB, agents int, limit int64, need float64, hold, wait, warm, span time.Duration,
+	tune ...func(*crowd)) (l *load, writes int) {
 	c := newCrowd(t, uint64(agents), agents, limit)
 	c.sim.passed = nil
+	for _, f := range tune {
+		f(c)
+	}
 	for _, h := range c.agents {
 		h.start()
 	}
 	time.Sleep(12 * time.Second)
-	l = &load{crowd: c, rng: rand.New(rand.NewPCG(uint64(agents), 7)), need: need, hold: hold, wait: wait}
+	l = &load{crowd: c, apart: c.observer != nil, rng: rand.New(rand.NewPCG(uint64(agents), 7)), need: need, hold: hold, wait: wait}
 	writes = l.run(warm, span)
+	if c, ok := c.observer.(*tallied); ok {
+		c.mark() // what comes when all die is no load
+	}
 	for _, h := range c.agents {
 		h.die()
 	}
@@ -175,11 +197,50 @@ func TestLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	synctest.Test(t, func(t *testing.T) {
-		began := time.Now()
-		l, writes := measure(t, n, int64(10*n), float64(5*n), 30*time.Second, 5*time.Second, 30*time.Second,
-			time.Minute)
-		t.Logf(
-			"%d agents: %d acquires, %d denied, the longest wait %s, %.4f writes an acquire, %d writes a second (%s)",
-			n, l.acquires, l.denied, l.longest, float64(writes)/float64(l.acquires), writes/60, time.Since(began))
+		calls := &tallied{}
+		l, writes := measure(t, n, int64(10*n), float64(5*n), *loadHold, 5*time.Second, 15*time.Second, 30*time.Second,
+			func(c *crowd) {
+				c.observer = calls
+				for _, h := range c.agents {
+					h.spread.none = *loadAlone
+					h.way.set(false, nil, func() time.Duration { return *loadTrip / 2 })
+				}
+			})
+		t.Logf("%d agents: %d acquires, %d denied, the longest wait %s, %.4f writes an acquire, %d writes a second",
+			n, l.acquires, l.denied, l.longest, float64(writes)/float64(l.acquires), writes/30)
+		for i, phase := range []string{"at the start", "then"} {
+			n := calls.phases[i]
+			done, undone, reads := n[KindChange][Done], n[KindChange][Conflict], n[KindRead][Done]
+			t.Logf("%s %d changes of blocks were done, %d were undone by others: %.1f %%; %.2f round trips a change",
+				phase, done, undone, 100*float64(undone)/float64(max(1, done+undone)),
+				float64(reads+done+undone)/float64(max(1, done)))
+		}
 	})
+}
+
+// tallied counts calls to the store.
+type tallied struct {
+	nobody
+	mu     sync.Mutex // guards all below
+	all    map[Kind]map[Outcome]int
+	phases []map[Kind]map[Outcome]int // until each mark
+}
+
+// mark ends a phase, and begins to count from nothing.
+func (c *tallied) mark() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.phases, c.all = append(c.phases, c.all), nil
+}
+
+func (c *tallied) Called(kind Kind, outcome Outcome, _ time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.all == nil {
+		c.all = map[Kind]map[Outcome]int{}
+	}
+	if c.all[kind] == nil {
+		c.all[kind] = map[Outcome]int{}
+	}
+	c.all[kind][outcome]++
 }

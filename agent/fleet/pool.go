@@ -29,7 +29,7 @@ type pool struct {
 	terms   terms                    // as last seen
 	out     int64                    // slots that all agents have, as last seen
 	view    *view                    // as last seen; nil: it must be read. It is not changed
-	busy    bool                     // others change the pool so often that what was last seen does not serve
+	busy    int                      // above 0: others change the pool so often that what was last seen does not serve
 	racedAt time.Duration            // when others last undid a transaction
 	gather  bool                     // somebody wants slots that looks at the total alone
 	asked   int64                    // slots of the ticket; 0: there is none

@@ -161,6 +161,46 @@ func TestWhatWasLastSeenIsCompared(t *testing.T) {
 	}
 }
 
+// What an agent last saw is compared where others change it and leave the total as it is: its own block, of which
+// another has taken a part over; the terms, which were others meanwhile; the epoch.
+func TestWhatLeavesTheTotalIsCompared(t *testing.T) {
+	for what, between := range map[string]func(r *rig){
+		"a part of the block is another's": func(r *rig) {
+			h, _ := read[held](r.sim.kvs[key("g/a")], true)
+			h.Moved = map[string]moved{"x": {1, "b"}}
+			r.do(Op{Put: key("g/a"), Value: text(h)},
+				Op{Put: key("g/b"), Value: text(held{Blocks: map[string]int64{"y": 1}})})
+		},
+		"the terms were others": func(r *rig) { r.put(key("t"), r.value(key("t"))) },
+		"the epoch": func(r *rig) {
+			v, _ := read[identity](r.sim.kvs["/u/c"], true)
+			v.Epoch = "another"
+			r.put("/u/c", text(v))
+		},
+	} {
+		t.Run(what, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t)
+				a, way := r.sharing("a", 8)
+				r.join(a)
+				ba := r.bound(a, 64)
+				r.must(r.checkOut(ba, "1", 2))
+				if r.resize(ba, "1", 3); r.free() < 2 {
+					t.Fatalf("%d slots are in shares", r.free())
+				}
+				a.cfg.spread.eager = false
+				between(r)
+				trips := way.trips()
+				r.resize(ba, "1", 4)
+				if got := trips(); !strings.HasPrefix(got, "change ") {
+					t.Errorf("it took %s", got)
+				}
+				r.adds()
+			})
+		})
+	}
+}
+
 // Slots come from an agent's share and go back to it without a word to the total, so that agents of different shares
 // undo no transaction of one another; an agent that finds its share and the total empty looks at all shares.
 func TestShares(t *testing.T) {
@@ -225,18 +265,18 @@ func TestSharesOfOtherTerms(t *testing.T) {
 	for _, what := range []string{"terms", "epoch"} {
 		synctest.Test(t, func(t *testing.T) {
 			r := newRig(t)
-			a, _ := r.sharing("a", 4)
+			a, _ := r.sharing("a", 8)
 			b, _ := r.agent("b", new([]byte))
 			r.join(a, b)
-			ba := r.bound(a, 10)
+			ba := r.bound(a, 40)
 			r.must(r.checkOut(ba, "1", 1))
-			r.must(r.checkOut(r.bound(b, 10), "1", 4))
-			if r.resize(ba, "1", 2); r.free() == 0 {
-				t.Fatal("nothing is in shares")
+			r.must(r.checkOut(r.bound(b, 40), "1", 4))
+			if r.resize(ba, "1", 2); r.free() < 2 {
+				t.Fatal("too little is in shares")
 			}
-			limit, others := int64(10), int64(4)
+			limit, others := int64(40), int64(4)
 			if what == "terms" {
-				limit, others = 8, 5
+				limit, others = 20, 5
 				r.lower(limit)
 			} else {
 				v, _ := read[identity](r.sim.kvs["/u/c"], true)
@@ -246,7 +286,12 @@ func TestSharesOfOtherTerms(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			got := r.resize(ba, "1", 10)
+			a.cfg.spread.eager = false
+			if one := r.resize(ba, "1", 3); one.Slots != 3 || r.free() != 0 {
+				t.Errorf("%s: a block of %d, and %d slots are in shares still", what, one.Slots, r.free())
+			}
+			r.adds()
+			got := r.resize(ba, "1", 40)
 			if out := r.total() - r.free(); got.Slots != limit-others || out != limit || r.free() != 0 {
 				t.Errorf("%s: a block of %d, %d slots out of %d, %d in shares", what, got.Slots, out, limit, r.free())
 			}
@@ -299,6 +344,36 @@ func TestSharesBesideAnEarlierVersion(t *testing.T) {
 		aside = r.free()
 		if got := r.resize(bo, "1", 20); got.Slots+aside != 20 {
 			t.Errorf("of 20 slots it has %d, and %d are set aside", got.Slots, aside)
+		}
+		r.adds()
+		// While one waits that knows the total alone, what is given back goes there, and all that is set aside.
+		c, _ := r.sharing("c", 4)
+		if _, err := c.ready(t.Context(), false); err != nil {
+			t.Fatal(err)
+		}
+		bc := r.bound(c, 20)
+		old.leaveTurn(t.Context(), func(string, *pool) bool { return true })
+		r.resize(bo, "1", 2)
+		r.must(r.checkOut(bc, "1", 4))
+		n := int64(4)
+		for r.free() == 0 && n < 12 {
+			n++
+			r.resize(bc, "1", n)
+		}
+		r.put(key("w/old"), text(ticket{18}))
+		if r.resize(bc, "1", 3); n == 12 || r.free() != 0 || r.total() != 5 {
+			t.Errorf("%d slots are set aside, the total is %d", r.free(), r.total())
+		}
+		r.adds()
+		// An agent that is drained empties the shares: no newer one may be left.
+		r.do(Op{Delete: key("w/old")})
+		for n := int64(4); r.free() == 0 && n < 12; n++ {
+			r.resize(bc, "1", n)
+		}
+		aside = r.free()
+		c.orders(&Result{Got: [][]KV{{{Key: "x", Mod: 1, Value: "{}"}}, nil}}, 0)
+		if c.gather(t.Context()); aside == 0 || r.free() != 0 {
+			t.Errorf("of %d slots %d are set aside by an agent that is drained", aside, r.free())
 		}
 		r.adds()
 		// A word of an agent that has looked at the shares is no reason to empty them.
@@ -396,6 +471,7 @@ func TestAnswersThatOvertake(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.write() // somebody else
+		time.Sleep(time.Second)
 		if _, err := a.ready(t.Context(), true); err != nil {
 			t.Fatal(err)
 		}

@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/usher-agent/usher/plugin"
@@ -157,6 +158,12 @@ func (f *Fleet) orders(res *Result, i int) {
 	f.mu.Lock()
 	was, wasQuarantined := f.drained, f.quarantined
 	f.drained, f.quarantined = drained, reason
+	if drained && !was { // it may be the last that knows shares of totals
+		for name, p := range f.pools {
+			p.gather = !strings.Contains(name, "@")
+		}
+		ring(f.gathers)
+	}
 	f.mu.Unlock()
 	if was != drained {
 		by, _ := read[order](kvDrain, drained)

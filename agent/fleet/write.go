@@ -145,7 +145,7 @@ func (f *Fleet) undone(a *attempt, now *view) {
 	defer f.mu.Unlock()
 	p := a.p
 	if a.cached {
-		p.busy = true
+		p.busy = min(p.busy+1, mostBusy)
 	} else if now != nil && now.totalKV.Value != a.v.totalKV.Value {
 		p.racedAt = f.cfg.Now()
 	}

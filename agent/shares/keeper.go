@@ -290,11 +290,13 @@ func (k *Keeper) Run(ctx context.Context) error {
 			return nil
 		case <-k.cfg.Wants.wake:
 			if rest := restBetween - time.Since(last); rest > 0 {
+				k.cfg.Wants.rests.Store(true)
 				timer.Reset(rest)
 				continue
 			}
 		case <-timer.C:
 		}
+		k.cfg.Wants.rests.Store(false) // what changes from now on is seen by the pass, or wakes the next
 		last = time.Now()
 		timer.Reset(k.pass(calls, ctx))
 	}

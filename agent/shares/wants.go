@@ -14,6 +14,7 @@ import (
 type Wants struct {
 	wake  chan struct{} // capacity 1
 	heard atomic.Bool   // a keeper has something to keep; without it nothing concerns anybody
+	rests atomic.Bool   // it looks soon anyway: nobody need wake it, which would cost each acquire some µs
 
 	mu     sync.Mutex       // guards all below; taken last
 	missed map[string]int64 // by pool or meter: the largest of the acquires that were denied since take
@@ -33,7 +34,7 @@ func NewWants() *Wants {
 
 // Changed tells that what is in use or waited for has changed.
 func (w *Wants) Changed() {
-	if !w.heard.Load() {
+	if !w.heard.Load() || w.rests.Load() {
 		return
 	}
 	select {
