@@ -145,7 +145,8 @@ func measure(t testing.TB, agents int, limit int64, need float64, hold, wait, wa
 		h.start()
 	}
 	time.Sleep(12 * time.Second)
-	l = &load{crowd: c, apart: c.observer != nil, rng: rand.New(rand.NewPCG(uint64(agents), 7)), need: need, hold: hold, wait: wait}
+	l = &load{crowd: c, apart: c.observer != nil, rng: rand.New(rand.NewPCG(uint64(agents), 7)), need: need, hold: hold,
+		wait: wait}
 	writes = l.run(warm, span)
 	if c, ok := c.observer.(*tallied); ok {
 		c.mark() // what comes when all die is no load

@@ -242,7 +242,8 @@ func TestShares(t *testing.T) {
 		}
 		taken := int64(2 * len(all))
 		if got := r.resize(one, "1", 32); got.Slots != 32-taken+2 || r.free() != 0 || r.total() != 32 {
-			t.Errorf("of %d free slots %d were given; %d are in shares, the total is %d", 32-taken, got.Slots-2, r.free(),
+			t.Errorf("of %d free slots %d were given; %d are in shares, the total is %d", 32-taken, got.Slots-2,
+				r.free(),
 				r.total())
 		}
 		r.adds()
@@ -376,7 +377,13 @@ func TestSharesBesideAnEarlierVersion(t *testing.T) {
 			t.Errorf("of %d slots %d are set aside by an agent that is drained", aside, r.free())
 		}
 		r.adds()
-		// A word of an agent that has looked at the shares is no reason to empty them.
+	})
+}
+
+// A word of an agent that has looked at the shares is no reason to empty them.
+func TestWordsThatEmptyShares(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
 		back, _ := r.sharing("a", 4)
 		hears := func(w word) bool {
 			back.named(streams)
