@@ -361,7 +361,7 @@ func TestSharesBesideAnEarlierVersion(t *testing.T) {
 			n++
 			r.resize(bc, "1", n)
 		}
-		r.put(key("w/old"), text(ticket{18}))
+		r.put(key("w/old"), text(ticket{Slots: 18}))
 		if r.resize(bc, "1", 3); n == 12 || r.free() != 0 || r.total() != 5 {
 			t.Errorf("%d slots are set aside, the total is %d", r.free(), r.total())
 		}

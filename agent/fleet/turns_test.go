@@ -192,8 +192,8 @@ func TestTurnsOfACrowd(t *testing.T) {
 	}
 }
 
-// An agent that gives slots back hears in the answer how many others wait for besides, so that its other idle slots need
-// no further word.
+// An agent that gives slots back hears in the answer how many others wait for besides, so that its other idle slots
+// need no further word.
 func TestWhoGivesBackHearsWhoElseWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
