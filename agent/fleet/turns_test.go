@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -153,7 +154,7 @@ func (s *sim) pass(w KV, own, by string) {
 func TestTurnsOfACrowd(t *testing.T) {
 	for seed := range uint64(2) {
 		synctest.Test(t, func(t *testing.T) {
-			c := newCrowd(t, seed, 8, 16)
+			c, rng := newCrowd(t, seed, 8, 16), rand.New(rand.NewPCG(seed, 11))
 			for _, h := range c.agents {
 				h.way.set(false, nil, func() time.Duration { return time.Duration(c.random() * 1e8) })
 				h.start()
@@ -162,8 +163,8 @@ func TestTurnsOfACrowd(t *testing.T) {
 			busy := map[*host]bool{}
 			for range 1500 {
 				time.Sleep(100 * time.Millisecond)
-				h := c.agents[c.rng.IntN(len(c.agents))]
-				if c.rng.IntN(8) == 0 {
+				h := c.agents[rng.IntN(len(c.agents))]
+				if rng.IntN(8) == 0 {
 					busy[h] = !busy[h]
 				}
 				c.mu.Lock()
@@ -171,7 +172,7 @@ func TestTurnsOfACrowd(t *testing.T) {
 					if h.waiting == 0 {
 						h.since = time.Now()
 					}
-					h.waiting = min(20, h.waiting+1+c.rng.Int64N(4))
+					h.waiting = min(20, h.waiting+1+rng.Int64N(4))
 				} else {
 					h.inUse, h.waiting = h.inUse/2, 0
 				}
