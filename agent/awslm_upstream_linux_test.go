@@ -33,9 +33,10 @@ import (
 func init() {
 	for k, v := range map[string]string{"AWS_ACCESS_KEY_ID": awsKey, "AWS_SECRET_ACCESS_KEY": awsSecret,
 		"AWS_EC2_METADATA_DISABLED": "true", "AWS_REGION": "eu-west-1",
-		"AWS_CONFIG_FILE": "/nonexistent", "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent", "AWS_PROFILE": ""} {
+		"AWS_CONFIG_FILE": "/nonexistent", "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent"} {
 		os.Setenv(k, v)
 	}
+	os.Unsetenv("AWS_PROFILE") // that of an empty name is none that AWS's clients find
 }
 
 // signingKey fetches the public key of borrowed licences.

@@ -100,7 +100,8 @@ func TestOnline(t *testing.T) {
 		t.Fatal(err)
 	}
 	if l := o.until("suspended", func(l *wire.License) bool {
-		return code("SUSPENDED")(l) && o.measures(`result="refused"}`) // of a heartbeat, or of a check-in that came first
+		// Of a heartbeat, or of a check-in that came first.
+		return code("SUSPENDED")(l) && o.measures(`result="refused"}`)
 	}); !strings.Contains(l.Reason, "invoice 7 is open") {
 		t.Errorf("the reason is %q", l.Reason)
 	}

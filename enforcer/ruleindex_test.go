@@ -46,8 +46,8 @@ func TestRuleIndex(t *testing.T) {
 func BenchmarkFirstStance(b *testing.B) {
 	var rules []Policy
 	for i := range 1000 {
-		rules = append(rules, Policy{Name: fmt.Sprint("r", i), Match: Match{User: []Glob{{Text: fmt.Sprint("user", i)}}},
-			Max: 5})
+		user := []Glob{{Text: fmt.Sprint("user", i)}}
+		rules = append(rules, Policy{Name: fmt.Sprint("r", i), Match: Match{User: user}, Max: 5})
 	}
 	pr := NewPolicies(rules).rulesOf("streams")
 	h := &Holder{Caller: Caller{Profile: ProfileOf(Profile{Login: "user500"})}}

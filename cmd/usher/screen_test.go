@@ -152,6 +152,7 @@ var asksNoAgent = map[string]string{
 	"completion fish":       "cobra's",
 	"completion powershell": "cobra's", "help": "cobra's", "host": "help", "host key": "a file",
 	"import-options": "a file",
+	"fleet rules":    "of etcd, through fprintf and table, which screen", "fleet rules set": "likewise",
 }
 
 // A command that is added is in one of the two lists, so that no command's output is overlooked.

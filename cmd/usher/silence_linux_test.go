@@ -59,7 +59,7 @@ var asks = map[string]struct {
 
 // alone are the commands that ask no agent.
 var alone = strings.Fields(
-	`agent demo man help completion vendor upstream events/verify events/history host/key license/inspect config
+	`agent demo man help completion vendor upstream events/verify fleet/rules events/history host/key license/inspect config
 	import-options report/merge upstream/add upstream/forget upstream/forgive upstream/list upstream/machines
 	upstream/renew upstream/resume upstream/revoke upstream/site-key upstream/suspend upstream/token`)
 
