@@ -60,8 +60,8 @@ var asks = map[string]struct {
 // alone are the commands that ask no agent.
 var alone = strings.Fields(
 	`agent demo man help completion vendor upstream events/verify events/history fleet/rules/set host/key
-	license/inspect config import-options report/merge upstream/add upstream/forget upstream/forgive upstream/list upstream/machines
-	upstream/renew upstream/resume upstream/revoke upstream/site-key upstream/suspend upstream/token`)
+	license/inspect config import-options report/merge upstream/add upstream/forget upstream/forgive upstream/list
+	upstream/machines upstream/renew upstream/resume upstream/revoke upstream/site-key upstream/suspend upstream/token`)
 
 // silent listens, takes connections, and never answers. It returns the socket and how many came.
 func silent(t *testing.T) (socket string, came *atomic.Int64) {
