@@ -47,7 +47,7 @@ func (c *candidate) begins() time.Time {
 //
 // Only a document that counts here tells the time: one in force, and, as far as the clock has come already, a good
 // notice. A date ahead of clock and mark counts up to Leap (with a strict clock up to the tolerance), and only where
-// the verdict is good at that time too. So no document worsens a verdict by its date. A clock that has never been set
+// a document of that date is in force at that time too. So no document worsens a verdict by its date. A clock that has never been set
 // says nothing: then the latest date counts at which the document itself counts, or only another one replaces it.
 func Evidence(f Facts, system string, would func(signed time.Time) (time.Time, Clock)) (signed time.Time) {
 	bare, clock := would(zeroTime)
@@ -73,15 +73,19 @@ func Evidence(f Facts, system string, would func(signed time.Time) (time.Time, C
 	if unset {
 		return fromUnset(f, system, ahead, signed, would)
 	}
-	return fromSet(f, ahead, signed, would)
+	return fromSet(f, system, ahead, signed, would)
 }
 
-// fromSet returns the latest of the dates ahead at which the verdict is good; otherwise signed.
-func fromSet(f Facts, ahead []time.Time, signed time.Time, would func(time.Time) (time.Time, Clock)) time.Time {
+// fromSet returns the latest of the dates ahead at which a document of that date is in force; otherwise signed.
+func fromSet(f Facts, system string, ahead []time.Time, signed time.Time,
+	would func(time.Time) (time.Time, Clock)) time.Time {
 	for _, at := range latestFew(ahead) {
 		var now time.Time
 		now, f.Clock = would(at)
-		if _, then := newJudge(f).rule(now); len(then) > 0 {
+		_, then := newJudge(f).rule(now)
+		if slices.ContainsFunc(then, func(r *ruling) bool {
+			return r.license.Issued.Equal(at) && r.license.TellsTime(system)
+		}) {
 			return at
 		}
 	}

@@ -91,7 +91,10 @@ func TestAddingWorsensNothing(t *testing.T) {
 		more.Documents = append(slices.Clone(f.Documents), added)
 		now, w := judgedWith(more, system, m, c)
 		inForce := slices.ContainsFunc(w.Licenses, func(j Judged) bool { return j.Document == added.Name && j.InForce })
-		if v.Good() && !w.Good() && !signedToReplace(added.License) {
+		// For how long the host has run since an earlier document was signed is no doing of this one: it counts with
+		// any date, so that a clock that is set back revives nothing.
+		ran := !m.Signed.IsZero() && m.Signed.Add(m.Ran).After(before)
+		if v.Good() && !w.Good() && !signedToReplace(added.License) && !ran {
 			t.Fatalf("%s, and with %+v at %v: %s (in force: %t)", v.Code, *added.License, now, w.Reason, inForce)
 		}
 		bare, _ := m.Now(c, zeroTime)
@@ -99,7 +102,7 @@ func TestAddingWorsensNothing(t *testing.T) {
 			t.Fatalf("a document moves the time by %v", now.Sub(bare))
 		}
 		l := added.License
-		if !inForce && l.Role != RoleNotice && !signedToReplace(l) && now.After(before) && IsSet(bare) {
+		if !inForce && l.Role != RoleNotice && !signedToReplace(l) && now.After(before) && IsSet(bare) && !ran {
 			t.Fatalf("%+v is not in force, and moves the time from %v to %v", *l, before, now)
 		}
 	})
