@@ -47,8 +47,9 @@ func (c *candidate) begins() time.Time {
 //
 // Only a document that counts here tells the time: one in force, and, as far as the clock has come already, a good
 // notice. A date ahead of clock and mark counts up to Leap (with a strict clock up to the tolerance), and only where
-// a document of that date is in force at that time too. So no document worsens a verdict by its date. A clock that has never been set
-// says nothing: then the latest date counts at which the document itself counts, or only another one replaces it.
+// a document of that date is in force at that time too. So no document worsens a verdict by its date. A clock that has
+// never been set says nothing: then the latest date counts at which the document itself counts, or only another one
+// replaces it.
 func Evidence(f Facts, system string, would func(signed time.Time) (time.Time, Clock)) (signed time.Time) {
 	bare, clock := would(zeroTime)
 	f.Clock = clock

@@ -333,9 +333,11 @@ func (c *cluster) backupRestored(t *testing.T, a *guest, block string) {
 	})
 	m.kill()
 	m.dir = filepath.Join(t.TempDir(), "restored")
-	// With another token it is another cluster. Without one, and with the members' addresses, only its revision tells it.
+	// With another token it is another cluster. Without one, and with the members' addresses, only its revision tells
+	// it.
 	etcdctl("snapshot", "restore", file, "--name", m.name, "--data-dir", m.dir, "--initial-cluster",
-		m.name+"=http://"+m.peer, "--initial-advertise-peer-urls", "http://"+m.peer, "--initial-cluster-token", "restored")
+		m.name+"=http://"+m.peer, "--initial-advertise-peer-urls", "http://"+m.peer,
+		"--initial-cluster-token", "restored")
 	c.start(m)
 	c.ready()
 	b := c.guest("b", nil)
