@@ -52,9 +52,6 @@ build: ## bin/usher; VENDOR=DIR compiles a vendor's product and keys in, NAME=ac
 PLAIN = CGO_ENABLED=0 GOFLAGS="$$($(GO) env GOFLAGS) -trimpath"
 STATICCHECK = $$($(GO) tool -modfile="$(CURDIR)/.ci/tools/go.mod" -n staticcheck)
 
-# What is compiled like this serves every copy of the repository, and the checks as well as the tests.
-SHARED = GOFLAGS="$$($(GO) env GOFLAGS) -trimpath"
-
 # Many tests wait for processes and for time; the others and the checks of the code have the processor meanwhile.
 .PHONY: test
 test: packages ## the whole suite, with the race detector
@@ -63,12 +60,12 @@ test: packages ## the whole suite, with the race detector
 # The longest begin first. lint has vet look at all of it, more sternly.
 .PHONY: suite
 suite:
-	$(SHARED) $(GO) test -race -vet=off -timeout 20m -p 3 -parallel 4 ./agent ./cmd/usher ./plugin/... ./...
+	$(GO) test -race -vet=off -timeout 20m -p 3 -parallel 4 ./agent ./cmd/usher ./plugin/... ./...
 
 # No race detector for the systems' own clients, which have races.
 .PHONY: others
 others:
-	cd client && $(SHARED) $(GO) test -race -vet=off ./...
+	cd client && $(GO) test -race -vet=off ./...
 	for d in plugin/*/acceptance configs/*/acceptance agent/*/acceptance; do (cd $$d && $(PLAIN) $(GO) test -vet=off -timeout 10m ./...) || exit 1; done
 	$(PLAIN) $(GO) test -vet=off -timeout 10m -run TestCrowd ./agent/fleet -fleet.seeds=200
 	.ci/readme
@@ -102,7 +99,7 @@ soak: ## the long forms: KILLS=200 kills of the agent under load, and the models
 .PHONY: lint
 lint: ## gofmt, go vet, staticcheck; with the race detector's packages, which the tests compile
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt -w these:"; echo "$$out"; exit 1; fi
-	for d in . client; do (cd $$d && $(SHARED) $(GO) vet -race ./... && GOFLAGS="$$($(GO) env GOFLAGS) -race -trimpath" $(STATICCHECK) ./...) || exit 1; done
+	for d in . client; do (cd $$d && $(GO) vet -race ./... && GOFLAGS="$$($(GO) env GOFLAGS) -race" $(STATICCHECK) ./...) || exit 1; done
 	cd docs/examples/acme-format && $(PLAIN) $(GO) vet ./...
 	for d in plugin/*/acceptance configs/*/acceptance agent/*/acceptance; do (cd $$d && $(PLAIN) $(GO) vet ./... && $(PLAIN) $(STATICCHECK) ./...) || exit 1; done
 	@if command -v protoc > /dev/null; then .ci/generate --check; else echo "no protoc: whether generated code is current is not checked"; fi

@@ -413,8 +413,9 @@ func (c *crowd) calm() {
 		h.changed()
 		h.keeper.Nudge()
 	}
-	// A copy's key ends, its fence is over, and an agent tries again, at most a third of its time to live later.
-	within := 10*time.Second*2 + 10*time.Second
+	// A copy's key ends, its fence is over, and an agent tries again, at most a third of its time to live later. Where
+	// that one's key ends too soon, or it loses its turn, another does.
+	within := 10*time.Second*2 + 2*10*time.Second
 	if c.agents[0].keep > 0 || c.rules != nil {
 		within = 2 * time.Minute
 	}
