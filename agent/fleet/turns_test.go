@@ -180,11 +180,11 @@ func TestTurnsOfACrowd(t *testing.T) {
 				h.changed()
 				h.keeper.Nudge()
 			}
-			if worst := c.sim.passed.worst; worst != "" {
-				t.Error(worst)
-			}
 			for _, h := range c.agents {
 				h.die()
+			}
+			if worst := c.sim.passed.worst; worst != "" {
+				t.Error(worst)
 			}
 			if c.wrong != "" || c.served < 100 {
 				t.Error(c.served, "slots were served", c.wrong)
