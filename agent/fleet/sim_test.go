@@ -1,7 +1,6 @@
 package fleet
 
 import (
-	"context"
 	"errors"
 	"maps"
 	"slices"
@@ -12,72 +11,199 @@ import (
 
 // sim is a store as etcd is one, in memory and on the time of a bubble: revisions, leases, watches that lag, and the
 // faults that a cluster has. Its clock is the leader's.
+//
+// No call looks at keys, leases or watches that it does not concern, so that a crowd may be large.
 type sim struct {
 	mu        sync.Mutex // guards all below
 	cluster   uint64
 	rev       int64
 	kvs       map[string]KV
+	order     []string // the keys of kvs in order
 	leases    map[Lease]*simLease
+	soonest   time.Time // no lease ends sooner
 	next      Lease
-	log       []Change // of all revisions after compacted
-	changed   chan struct{}
+	log       []Change            // of all revisions after compacted
+	past      map[string][]Change // the log by key
+	watches   map[string][]*simWatch
 	compacted int64 // what was before this revision is not known any more
 	copy      int   // how often it was restored
 	down      bool  // no quorum
 	writes    int
+	calls     int       // transactions, grants and renewals
 	passed    *passings // who was passed in turn; nil: nobody looks
 }
 
 type simLease struct {
 	ttl     time.Duration
 	expires time.Time
+	keys    map[string]bool
+}
+
+// simWatch is a watch. The sim's mu guards all but changed.
+type simWatch struct {
+	prefix  string
+	queue   []Change
+	seen    int64 // the revision up to which it was told
+	tells   bool  // it is telling what it took from the queue
+	over    bool
+	changed chan struct{} // capacity 1
 }
 
 func newSim() *sim {
 	return &sim{cluster: 1, rev: 1, kvs: map[string]KV{}, leases: map[Lease]*simLease{}, next: 100,
-		changed: make(chan struct{})}
+		past: map[string][]Change{}, watches: map[string][]*simWatch{}}
+}
+
+// with returns the keys that begin with prefix, in order. mu is held.
+func (s *sim) with(prefix string) []string {
+	from, _ := slices.BinarySearch(s.order, prefix)
+	to := from
+	for to < len(s.order) && strings.HasPrefix(s.order[to], prefix) {
+		to++
+	}
+	return s.order[from:to]
 }
 
 // expire ends the leases whose time is over. mu is held.
 func (s *sim) expire() {
 	now := time.Now()
-	for _, id := range slices.Sorted(maps.Keys(s.leases)) {
-		if !s.leases[id].expires.After(now) {
-			s.end(id)
+	if len(s.leases) == 0 || s.soonest.After(now) {
+		return
+	}
+	var over []Lease
+	s.soonest = time.Time{}
+	for id, l := range s.leases {
+		if !l.expires.After(now) {
+			over = append(over, id)
+		} else {
+			s.ends(l.expires)
 		}
 	}
+	slices.Sort(over)
+	for _, id := range over {
+		s.end(id)
+	}
+}
+
+// ends takes note of when a lease ends. mu is held.
+func (s *sim) ends(at time.Time) {
+	if s.soonest.IsZero() || at.Before(s.soonest) {
+		s.soonest = at
+	}
+}
+
+// grant makes a lease. mu is held.
+func (s *sim) grant(id Lease, ttl time.Duration, keys map[string]bool) {
+	l := &simLease{ttl, time.Now().Add(ttl), keys}
+	if len(s.leases) == 0 {
+		s.soonest = time.Time{}
+	}
+	s.leases[id] = l
+	s.ends(l.expires)
 }
 
 // end ends a lease. mu is held.
 func (s *sim) end(id Lease) {
+	l := s.leases[id]
 	delete(s.leases, id)
-	var keys []string
-	for k, kv := range s.kvs {
-		if kv.Lease == id {
-			keys = append(keys, k)
-		}
-	}
-	if len(keys) == 0 {
+	if l == nil || len(l.keys) == 0 {
 		return
 	}
-	slices.Sort(keys)
 	s.rev++
-	for _, k := range keys {
+	for _, k := range slices.Sorted(maps.Keys(l.keys)) {
 		s.delete(k)
 	}
-	s.tell()
 }
 
-func (s *sim) delete(key string) {
-	if kv, ok := s.kvs[key]; ok {
-		delete(s.kvs, key)
-		s.log = append(s.log, Change{KV{Key: key, Create: kv.Create, Mod: s.rev}, true})
+// put writes a key. mu is held.
+func (s *sim) put(kv KV) {
+	was, ok := s.kvs[kv.Key]
+	if !ok {
+		i, _ := slices.BinarySearch(s.order, kv.Key)
+		s.order = slices.Insert(s.order, i, kv.Key)
+	} else if kv.Create = was.Create; was.Lease != kv.Lease {
+		s.unbind(was)
+	}
+	if l := s.leases[kv.Lease]; l != nil {
+		if l.keys == nil {
+			l.keys = map[string]bool{}
+		}
+		l.keys[kv.Key] = true
+	}
+	s.kvs[kv.Key] = kv
+	s.note(Change{kv, false})
+}
+
+// unbind takes a key from its lease. mu is held.
+func (s *sim) unbind(kv KV) {
+	if l := s.leases[kv.Lease]; l != nil {
+		delete(l.keys, kv.Key)
 	}
 }
 
-func (s *sim) tell() {
-	close(s.changed)
-	s.changed = make(chan struct{})
+// delete takes a key away. mu is held.
+func (s *sim) delete(key string) {
+	if kv, ok := s.kvs[key]; ok {
+		s.unbind(kv)
+		delete(s.kvs, key)
+		i, _ := slices.BinarySearch(s.order, key)
+		s.order = slices.Delete(s.order, i, i+1)
+		s.note(Change{KV{Key: key, Create: kv.Create, Mod: s.rev}, true})
+	}
+}
+
+// note has a change in the log, and tells who watches. mu is held.
+func (s *sim) note(c Change) {
+	s.log, s.past[c.Key] = append(s.log, c), append(s.past[c.Key], c)
+	for i := range len(c.Key) + 1 {
+		for _, w := range s.watches[c.Key[:i]] {
+			w.queue = append(w.queue, c)
+			w.wake()
+		}
+	}
+}
+
+func (w *simWatch) wake() {
+	select {
+	case w.changed <- struct{}{}:
+	default:
+	}
+}
+
+// watch begins a watch.
+func (s *sim) watch(prefix string, after int64) *simWatch {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := &simWatch{prefix: prefix, seen: s.rev, over: after+1 < s.compacted, changed: make(chan struct{}, 1)}
+	from, _ := slices.BinarySearchFunc(s.log, after+1, func(c Change, rev int64) int { return int(c.Mod - rev) })
+	for _, c := range s.log[from:] {
+		if strings.HasPrefix(c.Key, prefix) {
+			w.queue = append(w.queue, c)
+		}
+	}
+	s.watches[prefix] = append(s.watches[prefix], w)
+	return w
+}
+
+func (s *sim) unwatch(w *simWatch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	left := slices.DeleteFunc(s.watches[w.prefix], func(x *simWatch) bool { return x == w })
+	if s.watches[w.prefix] = left; len(left) == 0 {
+		delete(s.watches, w.prefix)
+	}
+}
+
+// news takes what a watch is to tell; false: it is over.
+func (s *sim) news(w *simWatch) ([]Change, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if w.over {
+		return nil, false
+	}
+	out := w.queue
+	w.queue, w.seen, w.tells = nil, s.rev, len(out) > 0
+	return out, true
 }
 
 var errNoQuorum = errors.New("etcdserver: no leader")
@@ -87,12 +213,7 @@ func (s *sim) is(is Is) bool {
 	kv, ok := s.kvs[is.Key]
 	switch {
 	case is.Prefix != "":
-		for k, kv := range s.kvs {
-			if strings.HasPrefix(k, is.Prefix) && kv.Mod > is.Unchanged {
-				return false
-			}
-		}
-		return true
+		return !slices.ContainsFunc(s.with(is.Prefix), func(k string) bool { return s.kvs[k].Mod > is.Unchanged })
 	case is.Absent:
 		return !ok
 	case is.Value != nil:
@@ -104,6 +225,7 @@ func (s *sim) is(is Is) bool {
 func (s *sim) txn(t *Txn) (*Result, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.calls++
 	if s.down {
 		return nil, errNoQuorum
 	}
@@ -114,14 +236,12 @@ func (s *sim) txn(t *Txn) (*Result, error) {
 		ops = t.Then
 	}
 	for _, o := range ops {
-		if o.Put != "" && o.Lease != 0 && s.leases[o.Lease] == nil {
+		switch {
+		case o.Put != "" && o.Lease != 0 && s.leases[o.Lease] == nil:
 			return nil, errors.New("etcdserver: requested lease not found")
-		}
-	}
-	for _, o := range ops {
-		if o.Rev > s.rev {
+		case o.Rev > s.rev:
 			return nil, errors.New("etcdserver: mvcc: required revision is a future revision")
-		} else if o.Rev > 0 && o.Rev < s.compacted {
+		case o.Rev > 0 && o.Rev < s.compacted:
 			return nil, errors.New("etcdserver: mvcc: required revision has been compacted")
 		}
 	}
@@ -144,30 +264,10 @@ func (s *sim) txn(t *Txn) (*Result, error) {
 			}
 			out.Got = append(out.Got, got)
 		case o.List != "":
-			var got []KV
-			for k, kv := range s.kvs {
-				if strings.HasPrefix(k, o.List) {
-					got = append(got, kv)
-				}
-			}
-			slices.SortFunc(got, func(a, b KV) int {
-				if a.Create != b.Create {
-					return int(a.Create - b.Create)
-				}
-				return strings.Compare(a.Key, b.Key)
-			})
-			if o.Most > 0 && int64(len(got)) > o.Most {
-				got = got[:o.Most]
-			}
-			out.Got = append(out.Got, got)
+			out.Got = append(out.Got, s.list(o))
 		case o.Put != "":
 			write()
-			kv := KV{o.Put, o.Value, s.rev, s.rev, o.Lease}
-			if was, ok := s.kvs[o.Put]; ok {
-				kv.Create = was.Create
-			}
-			s.kvs[o.Put] = kv
-			s.log = append(s.log, Change{kv, false})
+			s.put(KV{o.Put, o.Value, s.rev, s.rev, o.Lease})
 		default:
 			if _, ok := s.kvs[o.Delete]; ok {
 				write()
@@ -175,11 +275,20 @@ func (s *sim) txn(t *Txn) (*Result, error) {
 			}
 		}
 	}
-	if wrote {
-		s.tell()
-	}
 	out.Rev = s.rev
 	return out, nil
+}
+
+// list is Op.List. mu is held.
+func (s *sim) list(o Op) (got []KV) {
+	for _, k := range s.with(o.List) {
+		got = append(got, s.kvs[k])
+	}
+	slices.SortStableFunc(got, func(a, b KV) int { return int(a.Create - b.Create) })
+	if o.Most > 0 && int64(len(got)) > o.Most {
+		got = got[:o.Most]
+	}
+	return got
 }
 
 // at returns a key as of a revision; 0: as it is. mu is held.
@@ -188,8 +297,8 @@ func (s *sim) at(key string, rev int64) (kv KV, ok bool) {
 		kv, ok = s.kvs[key]
 		return kv, ok
 	}
-	for _, c := range s.log {
-		if c.Key == key && c.Mod <= rev {
+	for _, c := range s.past[key] {
+		if c.Mod <= rev {
 			kv, ok = c.KV, !c.Deleted
 		}
 	}
@@ -200,10 +309,22 @@ func (s *sim) at(key string, rev int64) (kv KV, ok bool) {
 func (s *sim) compact() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.compacted, s.log = s.rev, nil
-	for _, k := range slices.Sorted(maps.Keys(s.kvs)) {
-		s.log = append(s.log, Change{s.kvs[k], false})
+	s.forget()
+	for _, all := range s.watches {
+		for _, w := range all {
+			w.over = w.over || w.tells && w.seen+1 < s.compacted
+		}
 	}
+}
+
+// forget has the log know nothing but the keys that there are. mu is held.
+func (s *sim) forget() {
+	s.compacted, s.log, s.past = s.rev, nil, map[string][]Change{}
+	for _, k := range s.order {
+		c := Change{s.kvs[k], false}
+		s.log, s.past[k] = append(s.log, c), []Change{c}
+	}
+	slices.SortStableFunc(s.log, func(a, b Change) int { return int(a.Mod - b.Mod) })
 }
 
 // snapshot and restore are a backup. A restored one has another cluster id.
@@ -212,7 +333,7 @@ func (s *sim) snapshot() *sim {
 	defer s.mu.Unlock()
 	c := &sim{cluster: s.cluster, rev: s.rev, kvs: maps.Clone(s.kvs), leases: map[Lease]*simLease{}, next: s.next}
 	for id, l := range s.leases {
-		c.leases[id] = &simLease{l.ttl, l.expires}
+		c.leases[id] = &simLease{l.ttl, l.expires, maps.Clone(l.keys)}
 	}
 	return c
 }
@@ -222,22 +343,30 @@ func (s *sim) restore(c *sim) {
 	defer s.mu.Unlock()
 	s.cluster++
 	s.rev, s.kvs, s.next = c.rev, maps.Clone(c.kvs), c.next+1000
+	s.order = slices.Sorted(maps.Keys(s.kvs))
 	s.leases = map[Lease]*simLease{}
 	for id, l := range c.leases { // a new leader gives each lease its whole time
-		s.leases[id] = &simLease{l.ttl, time.Now().Add(l.ttl)}
+		s.grant(id, l.ttl, maps.Clone(l.keys))
 	}
 	s.copy++
-	s.compacted, s.log = s.rev, nil
-	for _, k := range slices.Sorted(maps.Keys(s.kvs)) {
-		s.log = append(s.log, Change{s.kvs[k], false})
+	s.forget()
+	for _, all := range s.watches {
+		for _, w := range all {
+			w.over = true
+			w.wake()
+		}
 	}
-	s.tell()
 }
 
 // elect has another member lead, which gives each lease its whole time again.
 func (s *sim) elect() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.extend()
+}
+
+// extend gives each lease its whole time. mu is held.
+func (s *sim) extend() {
 	for _, l := range s.leases {
 		l.expires = time.Now().Add(l.ttl)
 	}
@@ -247,152 +376,6 @@ func (s *sim) quorum(there bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.down = !there; there {
-		for _, l := range s.leases {
-			l.expires = time.Now().Add(l.ttl)
-		}
+		s.extend()
 	}
-}
-
-// way is one agent's way to a sim, with what a network does to calls.
-type way struct {
-	sim *sim
-
-	mu    sync.Mutex // guards all below
-	cut   bool       // nothing comes through
-	lose  func() bool
-	delay func() time.Duration
-	twice func() bool   // a call is made twice
-	lag   time.Duration // of watches
-}
-
-// set makes the faults of the way.
-func (w *way) set(cut bool, lose func() bool, delay func() time.Duration) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.cut, w.lose, w.delay = cut, lose, delay
-}
-
-// through has a call come through, or not; both ways may take time, and an answer may be lost after the call was made.
-func through[T any](ctx context.Context, w *way, call func() (T, error)) (T, error) {
-	var none T
-	step := func() error {
-		w.mu.Lock()
-		cut, lose, delay := w.cut, w.lose, w.delay
-		w.mu.Unlock()
-		var wait time.Duration
-		if delay != nil {
-			wait = delay()
-		}
-		if cut || lose != nil && lose() {
-			<-ctx.Done()
-			return ctx.Err()
-		}
-		if wait > 0 {
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-time.After(wait):
-			}
-		}
-		return ctx.Err()
-	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	if err := step(); err != nil {
-		return none, err
-	}
-	out, err := call()
-	w.mu.Lock()
-	twice := w.twice
-	w.mu.Unlock()
-	if twice != nil && twice() {
-		out, err = call()
-	}
-	if err := step(); err != nil {
-		return none, err
-	}
-	return out, err
-}
-
-func (w *way) Txn(ctx context.Context, t *Txn) (*Result, error) {
-	return through(ctx, w, func() (*Result, error) { return w.sim.txn(t) })
-}
-
-func (w *way) Grant(ctx context.Context, ttl time.Duration) (Lease, time.Duration, error) {
-	l, err := through(ctx, w, func() (Lease, error) {
-		s := w.sim
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.down {
-			return 0, errNoQuorum
-		}
-		s.next++
-		s.leases[s.next] = &simLease{ttl, time.Now().Add(ttl)}
-		return s.next, nil
-	})
-	return l, ttl, err
-}
-
-func (w *way) Renew(ctx context.Context, l Lease) (time.Duration, error) {
-	return through(ctx, w, func() (time.Duration, error) {
-		s := w.sim
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.down {
-			return 0, errNoQuorum
-		}
-		s.expire()
-		is := s.leases[l]
-		if is == nil {
-			return 0, ErrLeaseGone
-		}
-		is.expires = time.Now().Add(is.ttl)
-		return is.ttl, nil
-	})
-}
-
-func (w *way) Watch(ctx context.Context, prefix string, after int64) <-chan Change {
-	out := make(chan Change)
-	go func() {
-		defer close(out)
-		w.sim.mu.Lock()
-		copy := w.sim.copy
-		w.sim.mu.Unlock()
-		for seen := after; ; {
-			w.sim.mu.Lock()
-			if seen+1 < w.sim.compacted || copy != w.sim.copy {
-				w.sim.mu.Unlock()
-				return
-			}
-			var news []Change
-			for _, c := range w.sim.log {
-				if c.Mod > seen && strings.HasPrefix(c.Key, prefix) {
-					news = append(news, c)
-				}
-			}
-			seen = w.sim.rev
-			changed := w.sim.changed
-			w.sim.mu.Unlock()
-			for _, c := range news {
-				w.mu.Lock()
-				cut, lag := w.cut, w.lag
-				w.mu.Unlock()
-				if cut {
-					return
-				}
-				<-time.After(lag)
-				select {
-				case out <- c:
-				case <-ctx.Done():
-					return
-				}
-			}
-			select {
-			case <-changed:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	return out
 }

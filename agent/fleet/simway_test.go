@@ -1,0 +1,145 @@
+package fleet
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// way is one agent's way to a sim, with what a network does to calls.
+type way struct {
+	sim *sim
+
+	mu    sync.Mutex // guards all below
+	cut   bool       // nothing comes through
+	lose  func() bool
+	delay func() time.Duration
+	twice func() bool   // a call is made twice
+	lag   time.Duration // of watches
+}
+
+// set makes the faults of the way.
+func (w *way) set(cut bool, lose func() bool, delay func() time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cut, w.lose, w.delay = cut, lose, delay
+}
+
+// through has a call come through, or not; both ways may take time, and an answer may be lost after the call was made.
+func through[T any](ctx context.Context, w *way, call func() (T, error)) (T, error) {
+	var none T
+	step := func() error {
+		w.mu.Lock()
+		cut, lose, delay := w.cut, w.lose, w.delay
+		w.mu.Unlock()
+		var wait time.Duration
+		if delay != nil {
+			wait = delay()
+		}
+		if cut || lose != nil && lose() {
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		if wait > 0 {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(wait):
+			}
+		}
+		return ctx.Err()
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if err := step(); err != nil {
+		return none, err
+	}
+	out, err := call()
+	w.mu.Lock()
+	twice := w.twice
+	w.mu.Unlock()
+	if twice != nil && twice() {
+		out, err = call()
+	}
+	if err := step(); err != nil {
+		return none, err
+	}
+	return out, err
+}
+
+func (w *way) Txn(ctx context.Context, t *Txn) (*Result, error) {
+	return through(ctx, w, func() (*Result, error) { return w.sim.txn(t) })
+}
+
+func (w *way) Grant(ctx context.Context, ttl time.Duration) (Lease, time.Duration, error) {
+	l, err := through(ctx, w, func() (Lease, error) {
+		s := w.sim
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.down {
+			return 0, errNoQuorum
+		}
+		s.calls++
+		s.next++
+		s.grant(s.next, ttl, nil)
+		return s.next, nil
+	})
+	return l, ttl, err
+}
+
+func (w *way) Renew(ctx context.Context, l Lease) (time.Duration, error) {
+	return through(ctx, w, func() (time.Duration, error) {
+		s := w.sim
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.down {
+			return 0, errNoQuorum
+		}
+		s.calls++
+		s.expire()
+		is := s.leases[l]
+		if is == nil {
+			return 0, ErrLeaseGone
+		}
+		is.expires = time.Now().Add(is.ttl)
+		return is.ttl, nil
+	})
+}
+
+func (w *way) Watch(ctx context.Context, prefix string, after int64) <-chan Change {
+	out := make(chan Change)
+	x := w.sim.watch(prefix, after)
+	go func() {
+		defer close(out)
+		defer w.sim.unwatch(x)
+		for {
+			news, ok := w.sim.news(x)
+			if !ok {
+				return
+			}
+			for _, c := range news {
+				w.mu.Lock()
+				cut, lag := w.cut, w.lag
+				w.mu.Unlock()
+				if cut {
+					return
+				}
+				<-time.After(lag)
+				select {
+				case out <- c:
+				case <-ctx.Done():
+					return
+				}
+			}
+			if len(news) > 0 {
+				continue // there may be more
+			}
+			select {
+			case <-x.changed:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return out
+}
