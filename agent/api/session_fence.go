@@ -11,8 +11,8 @@ import (
 
 // fenced is an answer that gives slots which others may have at some time: see [Grant].
 type fenced struct {
-	from, to int            // its place in what is to be sent
-	id       jsontext.Value // of the request
+	from, to int // its place in what is to be sent
+	idTo     int // where in it the request's id ends, which stands behind answerHead
 	lease    enforcer.LeaseID
 	late     func() *enforcer.Denial
 }
@@ -33,7 +33,8 @@ func (x *session) look() bool {
 			still = append(still, a)
 			continue
 		}
-		out = append(append(out, x.out[at:a.from]...), answerLine(a.id, nil, x.problemError(d))...)
+		id := jsontext.Value(x.out[a.from+len(answerHead) : a.idTo])
+		out = append(append(out, x.out[at:a.from]...), answerLine(id, nil, x.problemError(d))...)
 		at = a.to
 		x.fresh = slices.DeleteFunc(x.fresh, func(id enforcer.LeaseID) bool { return id == a.lease })
 	}

@@ -1,12 +1,14 @@
 package api
 
 import (
-	"bytes"
 	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
+
+// answerHead begins an answer that is written by hand; the request's id follows.
+const answerHead = `{"jsonrpc":"2.0","id":`
 
 // flush sends the gathered answers. It cuts off an end that does not read.
 func (x *session) flush() {
@@ -83,12 +85,14 @@ func (x *session) write(b []byte) {
 func (x *session) writeLease(id jsontext.Value, g Grant, token string, acquired bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.buf = append(append(x.buf[:0], `{"jsonrpc":"2.0","id":`...), id...)
+	x.buf = append(append(x.buf[:0], answerHead...), id...)
+	idTo := len(x.buf)
 	x.buf = append(x.buf, `,"result":`...)
 	x.buf = append(x.shape.append(x.buf, x.server, g.Lease, token), '}', '\n')
 	x.write(x.buf)
 	if g.Late != nil && !x.broken {
-		x.fenced = append(x.fenced, fenced{len(x.out) - len(x.buf), len(x.out), bytes.Clone(id), g.ID, g.Late})
+		from := len(x.out) - len(x.buf)
+		x.fenced = append(x.fenced, fenced{from, len(x.out), from + idTo, g.ID, g.Late})
 	}
 	switch {
 	case !acquired || !undoable(g.Lease):
@@ -133,7 +137,7 @@ func (x *session) reply(id jsontext.Value, result any, e *rpcError) {
 	if _, nothing := result.(struct{}); nothing {
 		x.mu.Lock()
 		defer x.mu.Unlock()
-		x.buf = append(append(x.buf[:0], `{"jsonrpc":"2.0","id":`...), id...)
+		x.buf = append(append(x.buf[:0], answerHead...), id...)
 		x.buf = append(x.buf, ",\"result\":{}}\n"...)
 		x.write(x.buf)
 		return

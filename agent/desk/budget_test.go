@@ -106,7 +106,7 @@ func TestFenceBeforeTheAnswer(t *testing.T) {
 					out.fence = clock.Boot()
 					d.SetFence(out.fence)
 				}
-				if denial := d.withdrawLate(&out); denial != nil {
+				if denial := d.lookAt(&out); denial != nil {
 					late = denial
 				}
 			}

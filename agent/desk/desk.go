@@ -93,8 +93,9 @@ type Desk struct {
 	store   *store       // nil: nothing is kept
 	memory  memory.Share // RunJournals's alone while it runs
 
-	mu       sync.Mutex    // guards all below
-	fence    time.Duration // since boot: what the verdict grants is partly over then; 0: never
+	mu       sync.Mutex                     // guards all below
+	fence    time.Duration                  // since boot: what the verdict grants is partly over then; 0: never
+	past     func(fence time.Duration) bool // whether that is over; by a glance, for each grant is looked at again
 	core     *enforcer.Enforcer
 	last     time.Time     // the licence time when it was last asked for; zero: it was not
 	wall     time.Time     // the wall clock, then
@@ -154,6 +155,7 @@ func newDesk(o Options) *Desk {
 	return &Desk{now: o.Now, boot: clock.Boot, passed: func(from, to time.Time) time.Duration {
 		return to.Sub(from)
 	}, seen: o.Observer, watcher: o.Watcher, signals: o.Signals, core: enforcer.New(o.Core), podOf: liveness.PodOf,
+		past: new(clock.Glance).Past,
 		wake: make(chan struct{}, 1), waiting: map[enforcer.LeaseID]waiter{},
 		owned:   map[string]map[enforcer.LeaseID]struct{}{},
 		doubted: map[enforcer.LeaseID]struct{}{}}
@@ -241,10 +243,13 @@ func (d *Desk) await(out outcome) enforcer.Decision {
 
 // enter takes d.mu to decide something. By then the verdict no longer has a share that is over on the boot-time clock:
 // others may have it.
-func (d *Desk) enter() {
+func (d *Desk) enter() { d.enterBy(d.past) }
+
+// enterBy is enter by a look at the clock.
+func (d *Desk) enterBy(past func(fence time.Duration) bool) {
 	for {
 		d.mu.Lock()
-		if !d.over() {
+		if !d.overBy(past) {
 			return
 		}
 		d.mu.Unlock()
@@ -253,8 +258,10 @@ func (d *Desk) enter() {
 }
 
 // over reports whether what the verdict grants is partly over. d.mu is held.
-func (d *Desk) over() bool {
-	return d.fence != 0 && d.signals.FencePassed != nil && clock.Fence() >= d.fence
+func (d *Desk) over() bool { return d.overBy(d.past) }
+
+func (d *Desk) overBy(past func(fence time.Duration) bool) bool {
+	return d.fence != 0 && d.signals.FencePassed != nil && past(d.fence)
 }
 
 // apply carries out events and tells others of them. Waiters that are answered wait for written first. d.mu is held.

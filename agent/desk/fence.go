@@ -42,32 +42,45 @@ func (d *Desk) late(out outcome) func() *enforcer.Denial {
 	if out.fence == 0 || out.Lease == nil {
 		return nil
 	}
-	kept := out // allocated only here
-	return func() *enforcer.Denial { return d.withdrawLate(&kept) }
+	l := &look{d, out.Lease, out.Grown, out.Replayed, out.fence} // allocated only here
+	return l.late
 }
 
-// withdrawLate withdraws a grant whose slots others may have by now. The agent may have been stopped, or its host
+// passed reports whether a fence is over, by the clock itself.
+func passed(fence time.Duration) bool { return clock.Fence() >= fence }
+
+// look is what a grant's answer needs to be looked at.
+type look struct {
+	desk     *Desk
+	lease    *enforcer.Lease
+	grown    *enforcer.Holder // see enforcer.Decision
+	replayed bool
+	fence    time.Duration // zero: it was withdrawn
+}
+
+// late withdraws a grant whose slots others may have by now. The agent may have been stopped, or its host
 // suspended, since it decided.
-func (d *Desk) withdrawLate(out *outcome) *enforcer.Denial {
-	if out.fence == 0 || clock.Fence() < out.fence {
+func (l *look) late() *enforcer.Denial {
+	if l.fence == 0 || !passed(l.fence) {
 		return nil
 	}
-	d.enter() // the verdict in force knows what is over
+	d := l.desk
+	d.enterBy(passed) // the verdict in force knows what is over
 	now := d.licenceTime()
 	d.tick(now)
-	over := d.overPool(out.Lease, now)
-	if out.Replayed { // the first answer came in time, or has its own look
-		if over = ""; !d.holds(out.Lease.ID) {
-			over = out.Lease.Items[0].Pool
+	over := d.overPool(l.lease, now)
+	if l.replayed { // the first answer came in time, or has its own look
+		if over = ""; !d.holds(l.lease.ID) {
+			over = l.lease.Items[0].Pool
 		}
 	}
 	if over == "" {
-		out.fence = d.fence
+		l.fence = d.fence
 		d.mu.Unlock()
 		return nil
 	}
-	out.fence = 0
-	end := d.carry(d.core.Decide(undoing(&out.Decision), now))
+	l.fence = 0
+	end := d.carry(d.core.Decide(l.undoing(), now))
 	d.serve(now, false)
 	d.mu.Unlock()
 	if end.written != nil {
@@ -99,11 +112,11 @@ func (d *Desk) holds(id enforcer.LeaseID) bool {
 }
 
 // undoing returns the request that takes a grant back. A holder that joined leaves, and the others keep the lease.
-func undoing(dec *enforcer.Decision) enforcer.Request {
-	if dec.Grown != nil && len(dec.Lease.Others) > 0 {
-		return &enforcer.Leave{ID: dec.Lease.ID, Holder: dec.Grown.Caller}
+func (l *look) undoing() enforcer.Request {
+	if l.grown != nil && len(l.lease.Others) > 0 {
+		return &enforcer.Leave{ID: l.lease.ID, Holder: l.grown.Caller}
 	}
-	return &enforcer.End{ID: dec.Lease.ID, Cause: enforcer.CauseUndelivered}
+	return &enforcer.End{ID: l.lease.ID, Cause: enforcer.CauseUndelivered}
 }
 
 // SetFence sets until when the verdict's grants hold.

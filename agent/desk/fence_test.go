@@ -21,6 +21,14 @@ func fencedDesk(n, left enforcer.Limit) *Desk {
 	return d
 }
 
+// lookAt looks at a grant as its answer is looked at.
+func (d *Desk) lookAt(out *outcome) *enforcer.Denial {
+	l := look{d, out.Lease, out.Grown, out.Replayed, out.fence}
+	denial := l.late()
+	out.fence = l.fence
+	return denial
+}
+
 func processOf(pid int32) enforcer.Caller { return enforcer.Caller{UID: 7, PID: pid, Start: 1} }
 
 // A process that joins a lease, and is counted for that, is granted something: its answer has the same look, and what
@@ -40,12 +48,12 @@ func TestFenceOfAJoin(t *testing.T) {
 		again.fence != 0 {
 		t.Errorf("who has joined is granted something: %v, fence %v", again.Denial, again.fence)
 	}
-	if denial := d.withdrawLate(&out); denial != nil {
+	if denial := d.lookAt(&out); denial != nil {
 		t.Fatalf("in time: %v", denial)
 	}
 	out.fence = clock.Boot()
 	d.SetFence(out.fence)
-	if denial := d.withdrawLate(&out); denial == nil || denial.Code != enforcer.NotShared {
+	if denial := d.lookAt(&out); denial == nil || denial.Code != enforcer.NotShared {
 		t.Errorf("late: %v", denial)
 	}
 	if l, held := d.core.Lease(g.ID); !held || len(l.Others) != 0 || l.Holder.PID != 1 {
@@ -70,15 +78,30 @@ func TestFenceOfAReplay(t *testing.T) {
 		}
 		first.fence, again.fence = clock.Boot(), clock.Boot()
 		d.SetFence(again.fence)
-		if withdrawn && d.withdrawLate(&first) == nil {
+		if withdrawn && d.lookAt(&first) == nil {
 			t.Fatal("the first answer is not late")
 		}
-		if denial := d.withdrawLate(&again); (denial != nil) != withdrawn {
+		if denial := d.lookAt(&again); (denial != nil) != withdrawn {
 			t.Errorf("withdrawn %v: answered again as %v", withdrawn, denial)
 		}
 		if _, held := d.core.Lease(first.Lease.ID); held == withdrawn {
 			t.Errorf("withdrawn %v: held %v", withdrawn, held)
 		}
+	}
+}
+
+// A glance at the clock that is fooled grants what is over. The look at the answer goes by the clock itself.
+func TestFenceAndAFooledGlance(t *testing.T) {
+	d := fencedDesk(1, 0)
+	d.past = func(time.Duration) bool { return false }
+	d.SetFence(clock.Boot())
+	g, denial := d.Acquire(context.Background(),
+		&enforcer.Acquire{Pool: "streams", N: 1, Lifetime: enforcer.LifetimeProcess, Caller: processOf(1)})
+	if denial != nil || g.Late == nil {
+		t.Fatalf("%v; a look: %v", denial, g.Late != nil)
+	}
+	if denial := g.Late(); denial == nil || denial.Code != enforcer.NotShared || len(d.core.Leases(nil)) != 0 {
+		t.Errorf("answered as %v; %d leases stand", denial, len(d.core.Leases(nil)))
 	}
 }
 

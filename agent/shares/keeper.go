@@ -32,7 +32,8 @@ const (
 	defaultCallWithin = 30 * time.Second
 	// bounds a wait on the monotonic clock, which stops while the host is suspended
 	longestTimer = 30 * time.Second
-	restBetween  = 2 * time.Millisecond
+	// at the least, between two looks at a demand that changes all the time: a look costs some 15 µs
+	restBetween = 5 * time.Millisecond
 	// closeWithin bounds the end. A block that is not given back by then ends with its time, and a draw that is cut off
 	// is asked again after the restart.
 	closeWithin = 5 * time.Second
