@@ -1,17 +1,26 @@
 package fleet
 
 import (
+	"context"
 	"crypto/tls"
+	"errors"
+	"fmt"
+	"sync/atomic"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
+	"google.golang.org/grpc"
 )
 
 // Bounds of the way to etcd.
 const (
 	dialWithin = 5 * time.Second
 	pingEvery  = 5 * time.Second // a member that does not answer for twice as long is left for another
+	// refusalsMost is how often one call may be refused for its token. etcd's client authenticates again and repeats
+	// the call, which mends a token that etcd has forgotten at the first time. It would do so a hundred times.
+	refusalsMost = 4
 )
 
 // Dial makes a client of etcd's members. It connects when it is used. tlsConfig is for addresses with https.
@@ -19,8 +28,46 @@ func Dial(endpoints []string, user, password string, tlsConfig *tls.Config) *Etc
 	e := &Etcd{making: make(turn, 1)}
 	e.config.Store(&clientv3.Config{Endpoints: endpoints, Username: user, Password: password,
 		TLS: tlsConfig, DialTimeout: dialWithin, DialKeepAliveTime: pingEvery, DialKeepAliveTimeout: pingEvery,
-		Logger: zap.NewNop()})
+		Logger: zap.NewNop(), DialOptions: []grpc.DialOption{grpc.WithChainUnaryInterceptor(refuse)}})
 	return e
+}
+
+// refusals counts how often one call was refused for its token.
+type refusals struct{ atomic.Int32 }
+
+type refusalsKey struct{}
+
+// counting has the call of a context end once it was refused for its token too often.
+func counting(ctx context.Context) context.Context {
+	return context.WithValue(ctx, refusalsKey{}, new(refusals))
+}
+
+// refusedError is the error of a call that was refused for its token too often. It hides which of etcd's errors that was
+// from etcd's client, which would repeat the call, and which knows its errors by their text, too.
+type refusedError struct{ last error }
+
+func (r refusedError) Error() string {
+	return fmt.Sprintf("%d tokens were refused in turn: %v", refusalsMost, r.last)
+}
+
+// refuse ends a call that was refused for its token too often. Without it the caller's time runs out first, and tokens
+// that etcd never accepts would look like an etcd that does not answer.
+func refuse(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker,
+	opts ...grpc.CallOption) error {
+	err := invoke(ctx, method, req, reply, cc, opts...)
+	if err == nil {
+		return nil
+	}
+	n, _ := ctx.Value(refusalsKey{}).(*refusals)
+	switch is := rpctypes.Error(err); {
+	case n == nil:
+	case errors.Is(is, rpctypes.ErrInvalidAuthToken), errors.Is(is, rpctypes.ErrAuthOldRevision),
+		errors.Is(is, rpctypes.ErrUserEmpty):
+		if n.Add(1) >= refusalsMost {
+			return refusedError{is}
+		}
+	}
+	return err
 }
 
 // Use has all calls from now on use a renewed password and renewed certificates. Calls under way end with an error that

@@ -79,7 +79,7 @@ func (e *Etcd) member(ctx context.Context, endpoint string) (Fault, string) {
 	if err != nil {
 		return FaultOf(err)
 	}
-	is, err := c.Status(ctx, endpoint)
+	is, err := c.Status(counting(ctx), endpoint)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return FaultSilent, "it takes the connection, and does not answer"

@@ -77,7 +77,7 @@ func (e *Etcd) Txn(ctx context.Context, t *Txn) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	res, err := c.Txn(ctx).If(cmps...).Then(etcdOps(t.Then)...).Else(etcdOps(t.Else)...).Commit()
+	res, err := c.Txn(counting(ctx)).If(cmps...).Then(etcdOps(t.Then)...).Else(etcdOps(t.Else)...).Commit()
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +128,7 @@ func (e *Etcd) Grant(ctx context.Context, ttl time.Duration) (Lease, time.Durati
 	if err != nil {
 		return 0, 0, err
 	}
-	res, err := c.Grant(ctx, int64((ttl+time.Second-1)/time.Second))
+	res, err := c.Grant(counting(ctx), int64((ttl+time.Second-1)/time.Second))
 	if err != nil {
 		return 0, 0, err
 	}
@@ -165,7 +165,7 @@ func (e *Etcd) Left(ctx context.Context, l Lease) (left, made time.Duration, err
 	if err != nil {
 		return 0, 0, err
 	}
-	res, err := c.TimeToLive(ctx, clientv3.LeaseID(l))
+	res, err := c.TimeToLive(counting(ctx), clientv3.LeaseID(l))
 	switch {
 	case err != nil:
 		return 0, 0, err

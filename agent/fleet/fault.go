@@ -63,7 +63,10 @@ func (f Fault) Mend() string { return mends[f] }
 
 // FaultOf returns which fault an error of the store is, and says what is wrong in words.
 func FaultOf(err error) (f Fault, reason string) {
+	var refused refusedError
 	switch {
+	case errors.As(err, &refused):
+		return FaultAuth, "etcd does not accept the user: " + err.Error()
 	case errors.Is(err, rpctypes.ErrNoSpace):
 		return FaultNoSpace, "etcd is out of quota (NOSPACE), and takes no writes"
 	case errors.Is(err, rpctypes.ErrPermissionDenied):

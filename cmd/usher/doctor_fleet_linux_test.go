@@ -193,7 +193,7 @@ var wayFaults = []fault{
 		return w.fleet("ca_file: " + ca + ", endpoints: ['" + s.URL + "']")
 	}, []string{"bad", "FLEET_CLIENT_CERT", "certificate", "fleet.cert_file"}},
 	{"etcd does not know the user", func(w *ward) []string {
-		return w.fleet(w.sick(&sickEtcd{status: pb.StatusResponse{Leader: 1}, err: rpctypes.ErrGRPCUserEmpty}))
+		return w.fleet(w.sick(&sickEtcd{status: pb.StatusResponse{Leader: 1}, err: rpctypes.ErrGRPCInvalidAuthToken}))
 	}, []string{"bad", "FLEET_AUTH", "does not accept the user", "fleet.user"}},
 	{"etcd's user has no role", func(w *ward) []string {
 		return w.fleet(w.sick(&sickEtcd{status: pb.StatusResponse{Leader: 1}, err: rpctypes.ErrGRPCPermissionDenied}))
