@@ -137,7 +137,7 @@ func (a *Agent) listenForOps(cfg config.Ops) error {
 		return fmt.Errorf("ops.listen %s: %w; choose another address, or leave ops.listen out", cfg.Listen, err)
 	}
 	o, err := a.openOps(ops.Config{Listener: a.server.Counted(l), WebConfig: cfg.WebConfig,
-		Handler: api.OpsHandler(front{a}, a.metrics.Handler()), Log: a.log})
+		Handler: api.OpsHandler(front{a}, a.metrics.Handler(true)), Log: a.log})
 	if err != nil {
 		l.Close()
 		return err

@@ -98,7 +98,8 @@ func (o *opening) openFolders() (err error) {
 func (o *opening) openDesk() (err error) {
 	o.metrics = metrics.New(metrics.Options{Version: o.options.Version, Revision: o.options.Commit,
 		Anchors: o.anchorsFrom(), Product: o.product(), Now: o.options.Now(),
-		Snapshot: o.snapshot})
+		Snapshot: o.snapshot, Pools: func() []enforcer.PoolStatus { return o.desk.Pools() },
+		GiveWay: desk.Pause})
 	o.handover = systemd.OpenStore(o.log)
 	o.running.closing(o.closeHandover)
 	if o.holders, err = holders.New(holders.Config{Handover: o.handover,
@@ -225,7 +226,7 @@ func (o *opening) openSocket() error {
 		Stopping: o.running.life.Done()}
 	seen := front{o.Agent}
 	server := api.Config{Slots: seen, Documents: seen, Operations: seen, Feeds: o.feeds, TLS: tlsConfig,
-		Metrics: o.metrics.Handler(), Log: o.log, Rules: rules, MaxConns: connections(),
+		Metrics: o.metrics.Handler(false), Log: o.log, Rules: rules, MaxConns: connections(),
 		MaxConnsPerUID: o.cfg.Limits.ConnectionsPerUID}
 	if liveness.SentSpace > 0 {
 		server.TakeSent, server.SentSpace = holders.TakeSent, liveness.SentSpace

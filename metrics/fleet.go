@@ -86,7 +86,7 @@ func (m *Metrics) WithFleet(kinds, outcomes, faults []string) {
 	for _, fault := range faults {
 		c.errors.WithLabelValues(fault)
 	}
-	m.registry.MustRegister(c.transactions, c.errors, c.reaps, c.reaped, c.watches, c.duration)
+	m.rest.MustRegister(c.transactions, c.errors, c.reaps, c.reaped, c.watches, c.duration)
 	m.fleet = c
 }
 

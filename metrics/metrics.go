@@ -7,7 +7,6 @@ package metrics
 
 import (
 	"math"
-	"net/http"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -15,7 +14,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/usher-agent/usher/enforcer"
 )
@@ -27,15 +25,18 @@ type Options struct {
 	Product           string
 	Now               time.Time       // when the configuration was read
 	Snapshot          func() Snapshot // called once a scrape
+	// Pools returns every pool and meter; called once a scrape. nil: there are none.
+	Pools func() []enforcer.PoolStatus
+	// GiveWay is called between two chunks of a long answer, to let others go on; nil: nothing is to be done.
+	GiveWay func()
 }
 
 // Snapshot is the state of an agent at one instant. The zero value is an agent that has judged nothing.
 type Snapshot struct {
 	Verdict           *enforcer.Verdict // nil before the first
 	Now               time.Time         // licence time
-	Pools             []enforcer.PoolStatus
-	Holders           map[string]int // leases by how the agent learns that their holder is gone
-	Unconfirmed       int            // leases whose holder is not known to live
+	Holders           map[string]int    // leases by how the agent learns that their holder is gone
+	Unconfirmed       int               // leases whose holder is not known to live
 	WatchMode         string
 	ClockBehind       time.Duration
 	ClockAhead        time.Duration // how far the wall clock is beyond what is believed at once
@@ -62,7 +63,10 @@ type Contact struct {
 
 // Metrics is one agent's metrics.
 type Metrics struct {
-	registry    *prometheus.Registry
+	rest        *prometheus.Registry // all but what is told of pools
+	ofPool      *prometheus.Registry
+	states      func() []enforcer.PoolStatus // nil: there are none
+	giveWay     func()
 	duration    prometheus.Histogram
 	wait        prometheus.Histogram
 	upstream    *prometheus.CounterVec
@@ -85,7 +89,11 @@ const (
 
 // New returns metrics that have counted nothing yet.
 func New(o Options) *Metrics {
-	m := &Metrics{registry: prometheus.NewRegistry()}
+	m := &Metrics{rest: prometheus.NewRegistry(), ofPool: prometheus.NewRegistry(), states: o.Pools,
+		giveWay: o.GiveWay}
+	if m.giveWay == nil {
+		m.giveWay = func() {}
+	}
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "usher_" + name, Help: help}, labels)
 	}
@@ -110,7 +118,8 @@ func New(o Options) *Metrics {
 		ConstLabels: prometheus.Labels{"version": o.Version, "revision": o.Revision, "goversion": runtime.Version(),
 			"anchors": o.Anchors, "product": o.Product}})
 	build.Set(1)
-	m.registry.MustRegister(poolCollector{&m.pools}, m.upstream, m.emergencies, m.success,
+	m.ofPool.MustRegister(poolCollector{m})
+	m.rest.MustRegister(m.upstream, m.emergencies, m.success,
 		m.duration, m.wait, m.reloadOK, m.reloadAt, build,
 		&state{snapshot: o.Snapshot}, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -120,12 +129,7 @@ func New(o Options) *Metrics {
 }
 
 // Gatherer returns what a scrape reads.
-func (m *Metrics) Gatherer() prometheus.Gatherer { return m.registry }
-
-// Handler answers scrapes, in the text form or OpenMetrics.
-func (m *Metrics) Handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{EnableOpenMetrics: true, MaxRequestsInFlight: 8})
-}
+func (m *Metrics) Gatherer() prometheus.Gatherer { return prometheus.Gatherers{m.rest, m.ofPool} }
 
 // Reloaded counts a reading of the configuration.
 func (m *Metrics) Reloaded(ok bool, at time.Time) {

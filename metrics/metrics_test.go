@@ -52,11 +52,12 @@ func full() *Metrics {
 					"check_in": {Last: at, Period: 7 * 24 * time.Hour, Next: at.Add(6 * 24 * time.Hour),
 						Due: at.AddDate(0, 0, 7)},
 					"heartbeat": {Last: at, Period: time.Minute, Next: at.Add(20 * time.Second),
-						Ends: at.Add(time.Hour)}},
-				Pools: []enforcer.PoolStatus{{Name: "streams", Limit: 8, Budget: 8, InUse: 9, Peak: 9, Leases: 3,
-					Borrowed: 2},
-					{Name: "seats", Limit: enforcer.Unlimited, Budget: enforcer.Unlimited, InUse: 1},
-					{Name: "renders", Meter: true, Limit: 100, Budget: 100, InUse: 40}}}
+						Ends: at.Add(time.Hour)}}}
+		}, Pools: func() []enforcer.PoolStatus {
+			return []enforcer.PoolStatus{{Name: "streams", Limit: 8, Budget: 8, InUse: 9, Peak: 9, Leases: 3,
+				Borrowed: 2},
+				{Name: "seats", Limit: enforcer.Unlimited, Budget: enforcer.Unlimited, InUse: 1},
+				{Name: "renders", Meter: true, Limit: 100, Budget: 100, InUse: 40}}
 		}})
 	m.Observe(&enforcer.Event{Kind: enforcer.EventVerdict, Verdict: v})
 	m.Acquired("streams", 3*time.Microsecond, nil, false)
@@ -226,7 +227,7 @@ func TestConcurrent(t *testing.T) {
 			for range 50 {
 				m.Acquired("streams", time.Microsecond, nil, false)
 				m.Observe(&enforcer.Event{Kind: enforcer.EventVerdict, Verdict: verdict()})
-				m.Handler().ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/metrics", nil))
+				m.Handler(false).ServeHTTP(httptest.NewRecorder(), httptest.NewRequest("GET", "/metrics", nil))
 			}
 		})
 	}
@@ -238,7 +239,7 @@ func TestConcurrent(t *testing.T) {
 func TestEmpty(t *testing.T) {
 	m := New(Options{Snapshot: func() Snapshot { return Snapshot{StateFree: -1} }})
 	w := httptest.NewRecorder()
-	m.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
+	m.Handler(false).ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 	if s := w.Body.String(); w.Code != 200 || !strings.Contains(s, `usher_license_code{code="PREPARING"} 1`) ||
 		strings.Contains(s, "state_free_bytes") {
 		t.Errorf("%d %s", w.Code, s)

@@ -13,6 +13,9 @@ func Names() []string {
 	for _, d := range slices.Concat(all, fleetDescs) {
 		out = append(out, fqName.FindStringSubmatch(d.String())[1])
 	}
+	for _, f := range poolFamilies {
+		out = append(out, "usher_"+f.name)
+	}
 	slices.Sort(out)
 	return out
 }

@@ -4,8 +4,6 @@ import (
 	"slices"
 	"sync/atomic"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/usher-agent/usher/enforcer"
 )
 
@@ -34,44 +32,6 @@ func newPoolCounts() *poolCounts {
 func count[T comparable](counts []atomic.Uint64, set []T, value T) {
 	if i := slices.Index(set, value); i >= 0 {
 		counts[i].Add(1)
-	}
-}
-
-var (
-	descAcquires = desc("acquires_total", "Acquires, by pool and result.", "pool", "result")
-	descDenials  = desc("denials_total", "Acquires that were denied, by pool and code.", "pool", "code")
-	descReleases = desc("releases_total", "Leases that ended, by pool and cause.", "pool", "cause")
-	descDraws    = desc("draws_total", "Draws from a meter.", "pool")
-)
-
-// poolCollector collects what is counted of each pool. It holds no lock, so that counting never waits for a scrape.
-type poolCollector struct {
-	pools *atomic.Pointer[map[string]*poolCounts]
-}
-
-func (poolCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descAcquires, descDenials, descReleases, descDraws} {
-		ch <- d
-	}
-}
-
-func (c poolCollector) Collect(ch chan<- prometheus.Metric) {
-	tell := func(d *prometheus.Desc, n *atomic.Uint64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(d, prometheus.CounterValue, float64(n.Load()), labels...)
-	}
-	for name, p := range *c.pools.Load() {
-		tell(descAcquires, &p.granted, name, resultGranted)
-		tell(descAcquires, &p.denied, name, resultDenied)
-		tell(descAcquires, &p.replayed, name, resultReplayed)
-		for i, code := range denialCodes {
-			tell(descDenials, &p.byCode[i], name, string(code))
-		}
-		for i, cause := range causes {
-			tell(descReleases, &p.byCause[i], name, string(cause))
-		}
-		if p.meter.Load() || p.drawn.Load() > 0 {
-			tell(descDraws, &p.drawn, name)
-		}
 	}
 }
 

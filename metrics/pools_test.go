@@ -17,7 +17,7 @@ func TestScrapeHoldsNoLock(t *testing.T) {
 	over := make(chan struct{})
 	go func() {
 		defer close(over)
-		poolCollector{&m.pools}.Collect(scrape)
+		poolCollector{m}.Collect(scrape)
 	}()
 	<-scrape // it has more to tell, and nobody listens
 	m.Acquired("streams", time.Microsecond, &enforcer.Denial{Code: enforcer.NoSlots}, false)

@@ -1,7 +1,6 @@
 package metrics
 
 import (
-	"math"
 	"slices"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -31,17 +30,6 @@ var (
 	descTermination = desc("license_termination_timestamp_seconds",
 		"When the product must stop: expiry plus grace; +Inf if never. Absent when none is in force.")
 	descDocuments = desc("license_documents", "Documents in the licence folder, by result.", "result")
-
-	descLimit    = desc("slots_limit", "Slots that the licence grants; +Inf if unlimited.", "pool")
-	descBudget   = desc("slots_budget", "Slots that this agent may hand out; +Inf if unlimited.", "pool")
-	descInUse    = desc("slots_in_use", "Slots held.", "pool")
-	descWaiting  = desc("slots_waiting", "Slots waited for.", "pool")
-	descReserved = desc("slots_reserved", "Slots reserved.", "pool")
-	descPeak     = desc("slots_peak", "The most slots held at one time since the agent started.", "pool")
-	descBorrowed = desc("slots_borrowed", "Slots that are borrowed, until a date.", "pool")
-	descOverage  = desc("slots_overage", "Slots held beyond the budget, as the licence allows.", "pool")
-	descHeldOff  = desc("hold_offs", "Holders that an admin holds off from the pool's slots.", "pool")
-	descMeter    = desc("meter_remaining", "Draws left of a meter; +Inf if unlimited.", "pool")
 
 	descHolders = desc("holders", "Leases held, by how the agent learns that their holder is gone.", "liveness")
 	descDoubted = desc("leases_unconfirmed", "Leases found again after a restart whose holder is not known to live.")
@@ -80,16 +68,13 @@ var (
 
 var all = []*prometheus.Desc{descState, descCode, descWarning, descExpiry, descTerm, descCoverage, descTermination,
 	descDocuments,
-	descLimit, descBudget, descInUse,
-	descWaiting, descReserved, descPeak, descOverage, descBorrowed, descHeldOff, descMeter, descHolders, descDoubted,
-	descAlive,
+	descHolders, descDoubted, descAlive,
 	descDue, descBeat, descHeard, descPeriod, descPlanned, descDrain, descAhead, descClock, descMatch, descSpare,
 	descMode, descPlugin, descTamper,
 	descUnfit, descLog, descFree}
 
 // names are the metrics that do not come from a snapshot.
-var counted = []string{"usher_acquires_total", "usher_denials_total", "usher_releases_total", "usher_draws_total",
-	"usher_acquire_duration_seconds", "usher_wait_duration_seconds",
+var counted = []string{"usher_acquire_duration_seconds", "usher_wait_duration_seconds",
 	"usher_upstream_requests_total", "usher_emergencies_total", "usher_upstream_last_success_timestamp_seconds",
 	"usher_config_last_reload_successful", "usher_config_last_reload_success_timestamp_seconds", "usher_build_info"}
 
@@ -117,7 +102,6 @@ func (s *state) Collect(ch chan<- prometheus.Metric) {
 		v = &enforcer.Verdict{State: enforcer.Preparing.State(), Code: enforcer.Preparing}
 	}
 	collectVerdict(v, set)
-	collectPools(snap.Pools, set)
 	for _, l := range livenesses {
 		set(descHolders, float64(snap.Holders[l]), l)
 	}
@@ -220,27 +204,5 @@ func collectVerdict(v *enforcer.Verdict, set gauge) {
 	}
 	if v.Good() {
 		set(descCoverage, forever(v.CoveredUntil))
-	}
-}
-
-func collectPools(pools []enforcer.PoolStatus, set gauge) {
-	for _, p := range pools {
-		if p.Meter {
-			left := math.Inf(1)
-			if p.Budget != enforcer.Unlimited {
-				left = max(0, float64(p.Budget)+limit(p.Overage)-float64(p.InUse))
-			}
-			set(descMeter, left, p.Name)
-			continue
-		}
-		set(descLimit, limit(p.Limit), p.Name)
-		set(descBudget, limit(p.Budget), p.Name)
-		set(descInUse, float64(p.InUse), p.Name)
-		set(descWaiting, float64(p.Waiting), p.Name)
-		set(descReserved, float64(p.Reserved), p.Name)
-		set(descPeak, float64(p.Peak), p.Name)
-		set(descOverage, float64(p.OverageInUse()), p.Name)
-		set(descBorrowed, float64(p.Borrowed), p.Name)
-		set(descHeldOff, float64(len(p.HoldOffs)), p.Name)
 	}
 }

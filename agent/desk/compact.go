@@ -68,11 +68,12 @@ func (s *store) rewrite(j *journal.Journal, d *Desk) (err error) {
 		if err := out.begin(clock, meters, holdOffs, lingering); err != nil {
 			return err
 		}
+		var p pace
 		for {
 			d.mu.Lock()
 			part, err := snapshot.Next(snapshotStep)
 			d.mu.Unlock()
-			giveWay()
+			p.giveWay()
 			if err == nil {
 				err = out.part(part)
 			}

@@ -410,6 +410,7 @@ const longestTimer = time.Minute
 func (d *Desk) Run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	var p pace
 	for {
 		select {
 		case <-ctx.Done():
@@ -420,7 +421,7 @@ func (d *Desk) Run(ctx context.Context) error {
 		d.enter()
 		d.advance(false)
 		now := d.last
-		d.tick(now)
+		more := d.tick(now)
 		d.serve(now, false) // a meter's period may have begun
 		d.next = d.core.NextTick()
 		wait := longestTimer
@@ -433,6 +434,9 @@ func (d *Desk) Run(ctx context.Context) error {
 		d.mu.Unlock()
 		d.tell()
 		d.rounds.Add(1)
+		if more {
+			p.giveWay()
+		}
 		timer.Reset(wait)
 	}
 }

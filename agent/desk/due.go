@@ -37,6 +37,7 @@ func (d *Desk) due(now time.Time) bool {
 
 // lockSettled takes d.mu when nothing is due, and returns the licence time.
 func (d *Desk) lockSettled() time.Time {
+	var p pace
 	for {
 		d.mu.Lock()
 		now := d.licenceTime()
@@ -44,13 +45,14 @@ func (d *Desk) lockSettled() time.Time {
 			return now
 		}
 		d.mu.Unlock()
-		giveWay()
+		p.giveWay()
 	}
 }
 
 // decideNow decides a request, and again after each step while it is denied and something is due. d.mu is held, and
 // free in between; refused, which may be nil, is asked first each time.
 func (d *Desk) decideNow(r enforcer.Request, refused func() *enforcer.Denial) (enforcer.Decision, time.Time) {
+	var p pace
 	for {
 		if refused != nil {
 			if denial := refused(); denial != nil {
@@ -64,7 +66,7 @@ func (d *Desk) decideNow(r enforcer.Request, refused func() *enforcer.Denial) (e
 			return dec, now
 		}
 		d.mu.Unlock()
-		giveWay()
+		p.giveWay()
 		d.enter()
 	}
 }

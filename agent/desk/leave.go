@@ -1,7 +1,6 @@
 package desk
 
 import (
-	"runtime"
 	"slices"
 
 	"github.com/usher-agent/usher/enforcer"
@@ -17,13 +16,10 @@ const leaving = 64
 // this does: so the events of all have one room.
 func (d *Desk) Leave(ids []enforcer.LeaseID, holder enforcer.Caller) {
 	room := make([]enforcer.Event, 0, min(leaving, len(ids)))
+	var p pace
 	for some := range slices.Chunk(ids, leaving) {
 		d.Do(&enforcer.Gone{IDs: some, Holder: holder, Room: room})
 		clear(room[:cap(room)])
-		giveWay()
+		p.giveWay()
 	}
 }
-
-// giveWay has whoever waits for the lock get it before this goroutine takes it again for its next step. A waiter would
-// be passed over for a millisecond otherwise, as [sync.Mutex] has it.
-func giveWay() { runtime.Gosched() }

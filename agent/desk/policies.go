@@ -54,6 +54,7 @@ const placesStep = 256
 func (d *Desk) Places(names []string, each func(now time.Time, some []enforcer.Place)) {
 	var out []enforcer.Place
 	var line *enforcer.Line
+	var p pace
 	for len(names) > 0 {
 		d.mu.Lock()
 		now := d.licenceTime()
@@ -73,7 +74,7 @@ func (d *Desk) Places(names []string, each func(now time.Time, some []enforcer.P
 		if len(out) > 0 {
 			each(now, out)
 		}
-		giveWay()
+		p.giveWay()
 	}
 }
 

@@ -17,11 +17,12 @@ func (d *Desk) Pools() []enforcer.PoolStatus {
 	d.mu.Unlock()
 	slices.Sort(names)
 	out := make([]enforcer.PoolStatus, 0, len(names))
+	var p pace
 	for part := range slices.Chunk(names, poolsAtATime) {
 		now := d.lockSettled()
 		out = append(out, d.core.Pools(part, now)...)
 		d.mu.Unlock()
-		giveWay()
+		p.giveWay()
 	}
 	return out
 }
@@ -35,11 +36,12 @@ func (d *Desk) TakeUsage() (all []enforcer.Usage, lost int) {
 		all, lost = d.core.TakeUsage(nil, d.last) // of pools that are gone
 	}
 	d.mu.Unlock()
+	var p pace
 	for part := range slices.Chunk(names, poolsAtATime) {
 		now := d.lockSettled()
 		some, n := d.core.TakeUsage(part, now)
 		d.mu.Unlock()
-		giveWay()
+		p.giveWay()
 		all, lost = append(all, some...), lost+n
 	}
 	return all, lost
@@ -96,11 +98,12 @@ const (
 // in one of them, and in no other. The slice is yield's until it returns.
 func (d *Desk) List(f enforcer.Filter, after enforcer.Cursor, yield func([]*enforcer.Lease) bool) {
 	part := make([]*enforcer.Lease, 0, listed)
+	var p pace
 	for more := true; more; {
 		d.lockSettled()
 		part, after, more = d.core.AppendPage(part[:0], f, after, listed)
 		d.mu.Unlock()
-		giveWay()
+		p.giveWay()
 		if len(part) > 0 && !yield(part) {
 			return
 		}
