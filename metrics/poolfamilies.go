@@ -20,23 +20,24 @@ type pool struct {
 
 // poolFamily is a metric of which each pool has a series, or one for each value of a second label.
 type poolFamily struct {
-	name, help string
-	desc       *prometheus.Desc
-	kind       prometheus.ValueType
-	label      string   // empty: the pool is the only one
-	values     []string // of the label, sorted; one empty value where there is no label
+	name, full, help string // the full name has the prefix
+	desc             *prometheus.Desc
+	kind             prometheus.ValueType
+	label            string   // empty: the pool is the only one
+	values           []string // of the label, sorted; one empty value where there is no label
 	// of returns the value of a pool's series; ok is false where it has none.
 	of func(p pool, value int) (v float64, ok bool)
 }
 
-// poolFamilies are the metrics of pools, sorted by name. Their text is made without the library at a scrape, which
-// would take 20 times as long and make garbage of each series: see text.go.
+// poolFamilies are the metrics of pools, sorted by name. A scrape hands them to the library's writer without its
+// registry, which makes garbage of each series: see spare.go.
 var poolFamilies = slices.SortedFunc(slices.Values(slices.Concat(countedOfPools(), statesOfPools())),
 	func(a, b poolFamily) int { return strings.Compare(a.name, b.name) })
 
 // countsOf makes a family of counters.
 func countsOf(name, help, label string, values []string, of func(*poolCounts, int) uint64) poolFamily {
-	return poolFamily{name: name, help: help, desc: desc(name, help, pairOf(label)...), kind: prometheus.CounterValue,
+	return poolFamily{name: name, full: "usher_" + name, help: help, desc: desc(name, help, pairOf(label)...),
+		kind:  prometheus.CounterValue,
 		label: label, values: values, of: func(p pool, i int) (float64, bool) {
 			if p.counts == nil {
 				return 0, false
@@ -97,7 +98,8 @@ func countedOfPools() []poolFamily {
 
 func statesOfPools() []poolFamily {
 	gauge := func(name, help string, meter bool, of func(*enforcer.PoolStatus) float64) poolFamily {
-		return poolFamily{name: name, help: help, desc: desc(name, help, "pool"), kind: prometheus.GaugeValue,
+		return poolFamily{name: name, full: "usher_" + name, help: help, desc: desc(name, help, "pool"),
+			kind:   prometheus.GaugeValue,
 			values: []string{""}, of: func(p pool, _ int) (float64, bool) {
 				if p.status == nil || p.status.Meter != meter {
 					return 0, false

@@ -3,13 +3,11 @@ package metrics
 import (
 	"compress/gzip"
 	"io"
-	"math"
 	"net/http"
 	"strconv"
 	"strings"
 	"sync"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/common/expfmt"
 )
@@ -24,9 +22,9 @@ const (
 // Handler answers scrapes, in the text form or OpenMetrics. An answer is compressed where the caller takes that and it
 // goes over a network: on the same host that costs both sides more than it saves.
 //
-// The series of pools may be a hundred thousand. They are written as they are made, a chunk at a time; the library
-// would make, sort and check an object of each before it writes the first. Whoever asks for another form than these
-// two, or for some metrics by name, gets the library's answer.
+// The series of pools may be a hundred thousand. The library writes them a metric and a chunk at a time, from memory
+// that is used again; its registry would make, sort and check an object of each before the first is written. A caller
+// that asks for another form than these two, or for some metrics by name, gets the answer of the registry.
 func (m *Metrics) Handler(network bool) http.Handler {
 	library := promhttp.HandlerFor(m.Gatherer(), promhttp.HandlerOpts{EnableOpenMetrics: true,
 		DisableCompression: !network})
@@ -87,30 +85,30 @@ func (m *Metrics) answer(w http.ResponseWriter, format expfmt.Format, zip bool) 
 		defer z.Close()
 		out = z
 	}
-	t := &text{w: out, giveWay: m.giveWay, open: format.FormatType() == expfmt.TypeOpenMetrics}
+	t := &text{w: out, giveWay: m.giveWay}
+	lines := expfmt.NewEncoder(t, format)
+	s := spares.Get().(*spare)
+	defer spares.Put(s)
 	for i := range poolFamilies {
-		t.family(&poolFamilies[i], pools)
-	}
-	rest := expfmt.NewEncoder(t, format)
-	for _, f := range families {
-		if err := rest.Encode(f); err != nil {
+		if f := s.family(&poolFamilies[i], pools); f != nil && lines.Encode(f) != nil {
 			return
 		}
 	}
-	if c, ok := rest.(expfmt.Closer); ok {
+	for _, f := range families {
+		if lines.Encode(f) != nil {
+			return
+		}
+	}
+	if c, ok := lines.(expfmt.Closer); ok {
 		c.Close()
 	}
 	t.flush()
 }
 
-// text is an answer in the making, in the [text form] or in [OpenMetrics].
-//
-// [text form]: https://prometheus.io/docs/instrumenting/exposition_formats/
-// [OpenMetrics]: https://github.com/prometheus/OpenMetrics/blob/main/specification/OpenMetrics.md
+// text is an answer in the making. The library writes to it line by line.
 type text struct {
 	w       io.Writer
 	giveWay func()
-	open    bool // OpenMetrics
 	b       []byte
 	err     error // of w
 }
@@ -135,70 +133,4 @@ func (t *text) flush() {
 		_, t.err = t.w.Write(t.b)
 	}
 	t.b = t.b[:0]
-}
-
-// escape writes a label's value as both forms have it between quotes.
-var escape = strings.NewReplacer(`\`, `\\`, "\n", `\n`, `"`, `\"`)
-
-// family writes a metric of pools; nothing where it has no series.
-func (t *text) family(f *poolFamily, pools []pool) {
-	headed := false
-	for i, value := range f.values {
-		before, after := "usher_"+f.name+`{pool="`, `"} `
-		switch { // labels come by name
-		case f.label == "":
-		case f.label < "pool":
-			before = "usher_" + f.name + "{" + f.label + `="` + escape.Replace(value) + `",pool="`
-		default:
-			after = `",` + f.label + `="` + escape.Replace(value) + `"} `
-		}
-		for _, p := range pools {
-			v, ok := f.of(p, i)
-			if !ok {
-				continue
-			}
-			if !headed {
-				headed = true
-				t.head(f)
-			}
-			t.b = append(append(t.b, before...), escape.Replace(p.name)...)
-			t.b = append(t.number(append(t.b, after...), v), '\n')
-			t.sent()
-			if t.err != nil {
-				return
-			}
-		}
-	}
-}
-
-// head writes what a metric is.
-func (t *text) head(f *poolFamily) {
-	kind, name := "gauge", "usher_"+f.name
-	if f.kind == prometheus.CounterValue {
-		kind = "counter"
-		if t.open {
-			name = strings.TrimSuffix(name, "_total") // the suffix is the series' there
-		}
-	}
-	t.b = append(t.b, "# HELP "+name+" "+f.help+"\n# TYPE "+name+" "+kind+"\n"...)
-}
-
-// number writes a value.
-func (t *text) number(b []byte, v float64) []byte {
-	switch {
-	case math.IsInf(v, 1):
-		return append(b, "+Inf"...)
-	case v == math.Trunc(v) && math.Abs(v) < 1e6: // nearly all are
-		b = strconv.AppendInt(b, int64(v), 10)
-		if t.open {
-			b = append(b, ".0"...)
-		}
-		return b
-	}
-	from := len(b)
-	b = strconv.AppendFloat(b, v, 'g', -1, 64)
-	if t.open && !strings.ContainsAny(string(b[from:]), "e.") {
-		b = append(b, ".0"...)
-	}
-	return b
 }

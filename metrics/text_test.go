@@ -79,7 +79,7 @@ func own(body string) (lines []string) {
 
 const openMetrics = "application/openmetrics-text; version=1.0.0"
 
-// What is written without the library is, line by line, what the library would write.
+// What is written without the library's registry is, line by line, what the registry would have written.
 func TestTextIsAsTheLibraryHasIt(t *testing.T) {
 	for name, m := range map[string]*Metrics{"full": full(), "odd": oddPools(), "none": withPools(nil, nil)} {
 		library := promhttp.HandlerFor(m.Gatherer(), promhttp.HandlerOpts{EnableOpenMetrics: true})
