@@ -112,14 +112,16 @@ func (e *Enforcer) regrant(p *pool, g PoolGrant) {
 		e.repart(p, was)
 		p.relinger()
 	}
+	if was.CountBy != g.CountBy {
+		defer p.reunite()
+	}
 	if p.leases == 0 || was.CountBy == g.CountBy && was.HoldersBy == g.HoldersBy && was.per() == g.per() {
 		p.fitReserves()
 		return
 	}
 	p.usage = usage{}
 	for h := range p.members.all {
-		groups, alone := p.grant.units(h.Lease)
-		p.add(groups, alone, g.parts(h.item(p.name)))
+		p.add(p.grant.units(h.Lease), g.parts(h.item(p.name)))
 	}
 	p.peak = max(p.peak, p.inUse)
 	p.recount()

@@ -228,7 +228,9 @@ func TestUnknownIsCountedByLease(t *testing.T) {
 // TestNarrowingNeverCountsLooser: whatever leases there are and whoever holds them, as many slots are in use by what a
 // configuration may narrow a licence's word to as by that word, and what may not is looser somewhere.
 func TestNarrowingNeverCountsLooser(t *testing.T) {
-	all := []CountBy{CountLease, CountProcess, CountPod, CountUser, CountHost}
+	words := []CountBy{CountLease, CountProcess, CountPod, CountUser, CountHost}
+	all := append(slices.Clip(words), "user/2", "host/3", "process/1",
+		"pod+process", "user+label:x", "user+pod/2", "label:x+pod", "label:x/2")
 	looser := map[[2]CountBy]bool{}
 	property := func(t *rapid.T) {
 		caller := rapid.Custom(func(t *rapid.T) Caller {
@@ -245,6 +247,9 @@ func TestNarrowingNeverCountsLooser(t *testing.T) {
 			for _, o := range holders[1:] {
 				o.UID = holders[0].UID // one user, as only that may join
 				l.Others = append(l.Others, &Holder{Caller: o})
+			}
+			if v := rapid.SampledFrom([]string{"", "1", "2"}).Draw(t, "x"); v != "" {
+				l.Holder.Labels = map[string]string{"x": v}
 			}
 			leases = append(leases, l)
 		}
@@ -270,8 +275,8 @@ func TestNarrowingNeverCountsLooser(t *testing.T) {
 	}
 	// A few draws may miss a case that is rare: what is refused is looked for until it was looser once.
 	missing := func() (pairs []string) {
-		for _, signed := range all {
-			for _, by := range all {
+		for _, signed := range words {
+			for _, by := range words {
 				if !by.Narrows(signed) && !looser[[2]CountBy{by, signed}] {
 					pairs = append(pairs, fmt.Sprintf("%s for %s", by, signed))
 				}

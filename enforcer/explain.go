@@ -112,12 +112,12 @@ func (e *Enforcer) Explain(h *Holder, pool string) Explanation {
 		}
 	}
 	if out.Known {
-		room, free := p.room(h)
-		s := p.rules.stance(h)
-		own, _ := p.ownRoom(s, unitOf(p.grant.CountBy, h))
+		room, _ := p.room(h)
+		s, unit := p.rules.stance(h), unitOf(p.grant.CountBy, h)
+		own, _ := p.ownRoom(s, unit)
 		room = room.Min(own)
 		if capacity := p.grant.limit(p.capacity()); capacity != Unlimited {
-			room = room.Min(Limit(max(0, int64(capacity)-p.inUse-p.keptFrom(s, h.Who())) + free))
+			room = room.Min(Limit(p.reach(unit, max(0, int64(capacity)-p.inUse-p.keptFrom(s, h.Who())))))
 		}
 		if out.Room = room; room != Unlimited {
 			out.Room = room / Limit(p.grant.per())

@@ -98,17 +98,22 @@ func (e *Enforcer) sameUnits(l *Lease, c Caller) bool {
 	if l.Holder.Caller == c {
 		return true
 	}
-	as := &Holder{Caller: c}
+	as, labels := &Holder{Caller: c}, l.Holder.Labels
 	return !slices.ContainsFunc(l.Items, func(it Item) bool {
 		g := e.pools[it.Pool].grant
 		by := g.CountBy
 		if by == CountLease {
 			by = g.HoldersBy
 		}
-		unit := unitOf(by, as)
-		return unit != unitOf(by, l.Holder) && !slices.ContainsFunc(l.Others, func(o *Holder) bool {
-			return unit == unitOf(by, o)
-		})
+		if by == CountLease || by == "" {
+			return false
+		}
+		unit, _ := joined(by, as, labels)
+		same := func(o *Holder) bool {
+			is, _ := joined(by, o, labels)
+			return unit == is
+		}
+		return !same(l.Holder) && !slices.ContainsFunc(l.Others, same)
 	})
 }
 

@@ -42,7 +42,7 @@ func (s *twin) see(t *rapid.T, e *Enforcer, ev Event) {
 // NeverOverBudget: with a lease that is granted, or held by others, no more is in use than budget and overage.
 func (s *twin) neverOverBudget(t *rapid.T, l *Lease) {
 	with := *s.m
-	is := modelLease{id: l.ID, holders: []Caller{l.Holder.Caller}, items: l.Items}
+	is := modelLease{id: l.ID, holders: []Caller{l.Holder.Caller}, items: l.Items, labels: l.Holder.Labels}
 	for _, o := range l.Others {
 		is.holders = append(is.holders, o.Caller)
 	}
@@ -100,24 +100,27 @@ func (s *twin) noStarvation(t *rapid.T, l *Lease) {
 	}
 	for _, it := range l.Items {
 		for _, w := range s.m.queue {
-			if has(w.items, it.Pool) && s.m.weigh(it) > s.m.own(it.Pool, l.Holder.Caller) {
+			if has(w.items, it.Pool) &&
+				s.m.weigh(it) > s.m.own(it.Pool, &Acquire{Caller: l.Holder.Caller, Labels: l.Holder.Labels}) {
 				t.Fatalf("NoStarvation: %v is granted, and %v waits for %s", l.Items, w.items, it.Pool)
 			}
 		}
 	}
 }
 
-// FirstComeFirstServed: nobody who waited less is served before in a pool.
-func (s *twin) firstComeFirstServed(t *rapid.T, queue []modelWaiter, l *Lease) {
+// FirstComeFirstServed: nobody who waited less is served before in a pool, unless it costs nothing there. before is the
+// model as it was before that.
+func (s *twin) firstComeFirstServed(t *rapid.T, before *model, l *Lease) {
 	if len(s.m.rules) > 0 {
 		return
 	}
-	for _, w := range queue {
+	for _, w := range before.queue {
 		if w.r.ID == l.ID {
 			return
 		}
 		for _, it := range l.Items {
-			if has(w.items, it.Pool) {
+			if has(w.items, it.Pool) &&
+				before.costs(it.Pool, l.Holder.Caller, l.Holder.Labels, before.weigh(it)) > 0 {
 				t.Fatalf("FirstComeFirstServed: %v before %v", l.Items, w.items)
 			}
 		}
@@ -236,12 +239,7 @@ func (s *twin) invariants(t *rapid.T) {
 	}
 	for _, w := range s.m.queue {
 		if _, how := s.m.turn(w, s.now); how != "" &&
-			!slices.ContainsFunc(w.items, func(it Item) bool {
-				if len(s.m.rules) > 0 && !w.draws {
-					return s.m.weigh(it) > s.m.own(it.Pool, w.r.Caller) && s.m.blocked(w.r, it, w.r.ID, w.rank)
-				}
-				return s.m.ahead(it.Pool, w.r.ID)
-			}) {
+			!s.m.waitsOn(w) {
 			t.Fatalf("GrantedTheInstantItFits: %v waits, and %s", w.items, how)
 		}
 	}

@@ -89,9 +89,10 @@ func genLicense(t *rapid.T) *License {
 	for _, name := range []string{"streams", "seats"} {
 		if rapid.Bool().Draw(t, name) {
 			l.Pools[name] = PoolTerm{Max: pick(t, "max", someLimits...), Overage: pick(t, "overage", 0, 0, Limit(2)),
-				Unit:    pick(t, "unit", "", "stream"),
-				Scope:   pick(t, "scope", "", ScopeHost, ScopeSite),
-				CountBy: pick(t, "count by", "", CountLease, CountUser, CountHost, CountPod, CountProcess)}
+				Unit:  pick(t, "unit", "", "stream"),
+				Scope: pick(t, "scope", "", ScopeHost, ScopeSite),
+				CountBy: pick(t, "count by", "", CountLease, CountUser, CountHost, CountPod, CountProcess,
+					"user/2", "pod+label:x")}
 		}
 	}
 	if rapid.Bool().Draw(t, "meter") {

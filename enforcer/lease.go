@@ -182,6 +182,7 @@ type PoolStatus struct {
 	Overage   Limit
 	Budget    Limit
 	Scope     Scope
+	CountBy   CountBy
 	Unit      string
 	Quantum   int64 // parts of a slot: see PoolTerm; 0: it has none
 	NotShared string

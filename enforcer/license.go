@@ -67,18 +67,6 @@ const (
 	ScopeShared Scope = "shared"
 )
 
-// CountBy is the unit that counts as one use of a slot (FlexNet's DUP_GROUP).
-type CountBy string
-
-// The units. The zero CountBy is read as CountLease.
-const (
-	CountLease   CountBy = "lease"
-	CountProcess CountBy = "process"
-	CountUser    CountBy = "user"
-	CountHost    CountBy = "host"
-	CountPod     CountBy = "pod"
-)
-
 // OnExpiry says what becomes of held leases when the verdict turns bad or a limit shrinks below what is in use.
 type OnExpiry string
 

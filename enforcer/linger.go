@@ -85,11 +85,11 @@ func (p *pool) amount(parts int64) Item {
 
 // frees returns by how many parts less of a pool are in use once a lease of n parts has ended.
 func (p *pool) frees(l *Lease, n int64) (less int64) {
-	groups, alone := p.grant.units(l)
-	less = alone * n
-	for _, unit := range groups {
+	u := p.grant.units(l)
+	less = u.alone * n
+	for _, unit := range u.groups {
 		g := p.groups[unit]
-		less += g.max - g.without(n)
+		less += g.total - g.with(n, -1)
 	}
 	return less
 }
@@ -105,8 +105,7 @@ func (e *Enforcer) returns(l *Lease, now time.Time) (out []Event) {
 		if p.lingers.of[u] == 0 {
 			continue
 		}
-		_, free := p.room(l.Holder)
-		left := p.grant.parts(it) - free
+		left := p.costs(unitOf(p.grant.CountBy, l.Holder), p.grant.parts(it))
 		for _, x := range p.lingers.list {
 			if left <= 0 {
 				break

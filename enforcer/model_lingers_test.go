@@ -112,9 +112,9 @@ func (m *model) linger(id LeaseID, now time.Time) {
 }
 
 // takeBack has a user use up first what is kept for it.
-func (m *model) takeBack(c Caller, items []Item) {
+func (m *model) takeBack(c Caller, labels map[string]string, items []Item) {
 	for _, it := range items {
-		left := m.weigh(it) - m.own(it.Pool, c)
+		left := m.costs(it.Pool, c, labels, m.weigh(it))
 		var still, rest []modelLinger
 		for _, x := range m.lingers {
 			if n := m.weigh(x.item); x.item.Pool != it.Pool || x.who != c.Who() || left <= 0 {

@@ -54,7 +54,7 @@ func (m *model) whose(p Policy, c Caller) string {
 	if p.Per == "" {
 		return ""
 	}
-	return "of " + m.group(p.Per, c)
+	return "of " + m.group(p.Per, c, nil)
 }
 
 // only is the model with those leases alone that are kept.
@@ -96,7 +96,7 @@ func (m *model) tightest(pool string, c Caller, labels map[string]string, costle
 		with := m.under(pool, p, c)
 		left := max(0, most*m.per(pool)-with.used(pool))
 		if costless {
-			left += with.own(pool, c)
+			left = with.reach(pool, c, labels, left)
 		}
 		if left < room {
 			room, by = left, &p
@@ -172,14 +172,6 @@ func (m *model) overageRoom(pool string, c Caller, labels map[string]string, now
 	return room
 }
 
-// sum adds up without overflow.
-func sum(a, b int64) int64 {
-	if a > math.MaxInt64-b {
-		return math.MaxInt64
-	}
-	return a + b
-}
-
 // fitRuled is fit of one item under rules.
 func (m *model) fitRuled(r *Acquire, it Item, now time.Time) (Item, DenialCode) {
 	least := m.weigh(it.least(r))
@@ -188,13 +180,13 @@ func (m *model) fitRuled(r *Acquire, it Item, now time.Time) (Item, DenialCode) 
 		return it, DeniedByPolicy
 	}
 	waits := slices.ContainsFunc(m.queue, func(w modelWaiter) bool { return w.r.ID == r.ID })
-	if !waits && m.weigh(it) > m.own(it.Pool, r.Caller) && m.blocked(r, it, LeaseID{}, m.ruleRank(r, now)) {
+	if !waits && m.weigh(it) > m.own(it.Pool, r) && m.blocked(r, it, LeaseID{}, m.ruleRank(r, now)) {
 		return it, NoSlots
 	}
-	free := m.own(it.Pool, r.Caller)
-	room := m.room(it.Pool, r.Caller, now)
-	kept := max(0, m.cap(it.Pool, now)-m.used(it.Pool)-m.keptFromOthers(it.Pool, r.Caller, r.Labels)) + free
-	all := min(room, own, kept, sum(m.overageRoom(it.Pool, r.Caller, r.Labels, now), free))
+	room := m.room(it.Pool, r, now)
+	reach := func(spare int64) int64 { return m.reach(it.Pool, r.Caller, r.Labels, spare) }
+	kept := reach(max(0, m.cap(it.Pool, now)-m.used(it.Pool)-m.keptFromOthers(it.Pool, r.Caller, r.Labels)))
+	all := min(room, own, kept, reach(m.overageRoom(it.Pool, r.Caller, r.Labels, now)))
 	got := it
 	for got.N > 0 && m.weigh(got) > all {
 		got.N--

@@ -17,13 +17,7 @@ func (m *model) mayWait(r *Acquire) (waits bool, why DenialCode) {
 // serve answers the first waiter that can be answered, and says how; empty: none can be.
 func (m *model) serve(now time.Time) string {
 	for i, w := range m.queue {
-		if len(m.rules) > 0 && !w.draws {
-			if slices.ContainsFunc(w.items, func(it Item) bool {
-				return m.weigh(it) > m.own(it.Pool, w.r.Caller) && m.blocked(w.r, it, w.r.ID, w.rank)
-			}) {
-				continue
-			}
-		} else if slices.ContainsFunc(w.items, func(it Item) bool { return m.ahead(it.Pool, w.r.ID) }) {
+		if m.waitsOn(w) {
 			continue
 		}
 		granted, how := m.turn(w, now)
@@ -37,6 +31,21 @@ func (m *model) serve(now time.Time) string {
 		return fmt.Sprint(w.r.ID, " ", how)
 	}
 	return ""
+}
+
+// waitsOn reports whether others keep a waiter from its turn: where it would share, nobody does.
+func (m *model) waitsOn(w modelWaiter) bool {
+	return slices.ContainsFunc(w.items, func(it Item) bool {
+		switch {
+		case w.draws:
+			return m.ahead(it.Pool, w.r.ID)
+		case m.weigh(it) <= m.own(it.Pool, w.r):
+			return false
+		case len(m.rules) > 0:
+			return m.blocked(w.r, it, w.r.ID, w.rank)
+		}
+		return m.ahead(it.Pool, w.r.ID)
+	})
 }
 
 // turn says what becomes of a waiter whose turn it is; how is empty: it waits on.

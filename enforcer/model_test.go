@@ -3,7 +3,10 @@ package enforcer
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -105,12 +108,35 @@ func has(items []Item, pool string) bool {
 }
 
 // group is what a caller counts as; empty: nobody knows.
-func (m *model) group(by CountBy, c Caller) string {
+func (m *model) group(by CountBy, c Caller, labels map[string]string) string {
+	name, known := m.groupOf(by, c, labels)
+	if !known {
+		return ""
+	}
+	return name
+}
+
+// groupOf is what is known of what a caller counts as, and whether that is all.
+func (m *model) groupOf(by CountBy, c Caller, labels map[string]string) (name string, known bool) {
+	words, _, _ := strings.Cut(string(by), "/")
+	known = true
+	for _, word := range strings.Split(words, "+") {
+		one := m.groupByWord(word, c, labels)
+		known = known && one != ""
+		name += one + ", "
+	}
+	return name, known
+}
+
+func (m *model) groupByWord(word string, c Caller, labels map[string]string) string {
 	user := cmp.Or(c.Credential, fmt.Sprint("uid ", c.UID))
 	if user == "uid 65534" {
 		user = ""
 	}
-	switch {
+	label, isLabel := strings.CutPrefix(word, "label:")
+	switch by := CountBy(word); {
+	case isLabel:
+		return labels[label]
 	case by == CountHost:
 		return "host"
 	case by == CountUser, by == CountProcess && user == "":
@@ -129,48 +155,68 @@ func (m *model) uses(pool string, l modelLease) map[string]bool {
 	out := map[string]bool{}
 	g := m.pools[pool]
 	for _, h := range l.holders {
-		name := m.group(g.CountBy, h)
-		if g.HoldersBy != "" {
-			name = fmt.Sprint(l.id, m.group(g.HoldersBy, h))
-		} else if name == "" {
-			name = fmt.Sprint(l.id)
+		by := cmp.Or(g.HoldersBy, g.CountBy)
+		name, known := m.groupOf(by, h, l.labels)
+		if g.HoldersBy != "" || !known {
+			name = fmt.Sprint(l.id, name)
 		}
 		out[name] = true
 	}
 	return out
 }
 
-// used counts the parts of a pool's slots: of each use that a lease counts as, the largest such lease.
+// shared adds up the parts of leases that count as one, but for no more than so many of them: the largest ones
+// together, and then the others likewise.
+func (m *model) shared(pool string, parts []int64) (n int64) {
+	most := len(parts)
+	if _, number, limited := strings.Cut(string(m.pools[pool].CountBy), "/"); limited {
+		most, _ = strconv.Atoi(number)
+	}
+	slices.SortFunc(parts, func(a, b int64) int { return cmp.Compare(b, a) })
+	for use := range slices.Chunk(parts, most) {
+		n += use[0]
+	}
+	return n
+}
+
+// used counts the parts of a pool's slots.
 func (m *model) used(pool string) (n int64) {
-	groups := map[string]int64{}
+	groups := map[string][]int64{}
 	for _, l := range m.leases {
 		for _, it := range l.items {
 			if it.Pool != pool {
 				continue
 			}
 			for use := range m.uses(pool, l) {
-				groups[use] = max(groups[use], m.weigh(it))
+				groups[use] = append(groups[use], m.weigh(it))
 			}
 		}
 	}
-	for _, k := range groups {
-		n += k
+	for _, parts := range groups {
+		n += m.shared(pool, parts)
+	}
+	return n
+}
+
+// costs returns how many parts more are in use once a caller has some in a lease of its own.
+func (m *model) costs(pool string, c Caller, labels map[string]string, parts int64) int64 {
+	with := *m
+	with.leases = append(slices.Clone(m.leases), modelLease{holders: []Caller{c}, labels: labels,
+		items: []Item{{Pool: pool, N: parts, Of: m.per(pool)}}})
+	return with.used(pool) - m.used(pool)
+}
+
+// reach returns how many parts a caller can be granted in one lease of its own where so many are free.
+func (m *model) reach(pool string, c Caller, labels map[string]string, spare int64) int64 {
+	n := spare
+	for spare < math.MaxInt64 && n-spare < 1000 && m.costs(pool, c, labels, n+1) <= spare {
+		n++
 	}
 	return n
 }
 
 // own returns how many slots a caller can be granted at no cost, because it is counted with them already.
-func (m *model) own(pool string, c Caller) (own int64) {
-	g := m.group(m.pools[pool].CountBy, c)
-	for _, l := range m.leases {
-		for _, it := range l.items {
-			if it.Pool == pool && g != "" && m.uses(pool, l)[g] {
-				own = max(own, m.weigh(it))
-			}
-		}
-	}
-	return own
-}
+func (m *model) own(pool string, r *Acquire) int64 { return m.reach(pool, r.Caller, r.Labels, 0) }
 
 // refused says why no slots of a pool may be granted at all.
 func (m *model) refused(pool string, now time.Time) DenialCode {
@@ -221,8 +267,8 @@ func (m *model) rehold(i int, holders []Caller, by Caller, now time.Time) Denial
 }
 
 // room returns how many slots a caller can be granted in one lease.
-func (m *model) room(pool string, c Caller, now time.Time) int64 {
-	return max(0, m.cap(pool, now)-m.used(pool)) + m.own(pool, c)
+func (m *model) room(pool string, r *Acquire, now time.Time) int64 {
+	return m.reach(pool, r.Caller, r.Labels, max(0, m.cap(pool, now)-m.used(pool)))
 }
 
 func (m *model) cap(pool string, now time.Time) int64 {
@@ -254,7 +300,7 @@ func (m *model) ahead(pool string, w LeaseID) bool {
 // fit returns what a request gets now, or why it gets nothing.
 func (m *model) fit(r *Acquire, now time.Time) (granted []Item, why DenialCode) {
 	for _, it := range itemsOf(r) {
-		room := m.room(it.Pool, r.Caller, now)
+		room := m.room(it.Pool, r, now)
 		switch why := m.refused(it.Pool, now); {
 		case why != "":
 			return nil, why
@@ -266,7 +312,7 @@ func (m *model) fit(r *Acquire, now time.Time) (granted []Item, why DenialCode) 
 				return nil, why
 			}
 			granted = append(granted, got)
-		case m.ahead(it.Pool, r.ID) && m.weigh(it) > m.own(it.Pool, r.Caller):
+		case m.ahead(it.Pool, r.ID) && m.weigh(it) > m.own(it.Pool, r):
 			return nil, NoSlots
 		case m.weigh(it) <= room:
 			granted = append(granted, it)
@@ -380,7 +426,7 @@ func (m *model) grant(r *Acquire, granted []Item, now time.Time) {
 			r.Caller.Who()}
 	}
 	if !draw {
-		m.takeBack(r.Caller, granted)
+		m.takeBack(r.Caller, r.Labels, granted)
 		m.leases = append(m.leases, l)
 		return
 	}

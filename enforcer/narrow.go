@@ -10,22 +10,6 @@ import (
 // expiryStrictness ranks the values of on_expiry; the greater, the stricter.
 var expiryStrictness = map[OnExpiry]int{Keep: 1, Drain: 2, Revoke: 3}
 
-// narrower lists, for each unit, the units that it is never looser than, wherever an agent runs: callers that count as
-// one by the former always count as one by the latter too. A process belongs to one user and one host. But a pod may be
-// unknown where a process is known, a user may be in several pods, and a pod may have several users.
-var narrower = map[CountBy][]CountBy{
-	CountHost:    {CountHost},
-	CountUser:    {CountUser, CountHost},
-	CountPod:     {CountPod, CountHost},
-	CountProcess: {CountProcess, CountUser, CountHost},
-	CountLease:   {CountLease, CountProcess, CountPod, CountUser, CountHost},
-}
-
-// Narrows reports whether counting by c is at least as strict as counting by a licence's unit, in any environment.
-func (c CountBy) Narrows(signed CountBy) bool {
-	return slices.Contains(narrower[c], orDefault(signed, CountLease))
-}
-
 // Narrow returns the licence with what the configuration makes stricter. For each configured value that would widen a
 // signed term it returns a sentence, and there the licence holds. It does not change the licence given.
 func Narrow(l *License, n Narrowing) (*License, []string) {
@@ -96,16 +80,6 @@ func Narrow(l *License, n Narrowing) (*License, []string) {
 		}
 	}
 	return &out, ignored
-}
-
-// holdersBy returns the unit by which the holders of one lease count, where the configuration has narrowed a licence's
-// unit to another. A lease counts once, however many processes join it, but holders that the licence counts one by one
-// still count so.
-func holdersBy(signed, by CountBy) CountBy {
-	if by == CountLease && (signed == CountProcess || signed == CountPod) {
-		return signed
-	}
-	return ""
 }
 
 func orDefault[T comparable](v, otherwise T) T {

@@ -51,6 +51,11 @@ func TestNarrow(t *testing.T) {
 		}, ""},
 		{"each host for each user", Narrowing{CountBy: CountHost}, nil,
 			"license.count_by: host would widen licence L1, which says user for streams"},
+		{"two leases in one use", Narrowing{CountBy: "user+host/2"}, func(l *License) {
+			pool(l, func(p *PoolTerm) { p.CountBy = "user+host/2" })
+		}, ""},
+		{"a claim for each user", Narrowing{CountBy: "label:session/2"}, nil,
+			"license.count_by: label:session/2 would widen licence L1, which says user for streams"},
 		{"a stricter match", Narrowing{Strategy: MatchAll}, nil, ""},
 		{"a looser match", Narrowing{Strategy: MatchAny}, nil,
 			"license.strategy: any would widen licence L1, which says two"},

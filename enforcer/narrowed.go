@@ -84,7 +84,7 @@ func (x *limiter) room(p *pool, unit string) int64 {
 	if c == nil {
 		return most
 	}
-	return max(0, most-c.inUse) + c.has(unit)
+	return c.reach(unit, max(0, most-c.inUse))
 }
 
 // ownRoom returns how many parts the limits of a holder leave to it, and the limit that leaves the least.
@@ -123,7 +123,8 @@ func (p *pool) keptFrom(s *stance, u User) int64 {
 func (e *Enforcer) fitUnder(a *asking, i int, p *pool, room Limit, free int64) (Item, *Denial) {
 	it, s := a.items[i], a.stance(i)
 	parts, least := p.grant.parts(it), p.grant.parts(it.least(a.r))
-	own, by := p.ownRoom(s, unitOf(p.grant.CountBy, a.holder))
+	unit := unitOf(p.grant.CountBy, a.holder)
+	own, by := p.ownRoom(s, unit)
 	if !own.Covers(least) {
 		return Item{}, p.deniedByMax(it, by, a.holder)
 	}
@@ -134,9 +135,9 @@ func (e *Enforcer) fitUnder(a *asking, i int, p *pool, room Limit, free int64) (
 	if capacity := p.grant.limit(p.capacity()); capacity != Unlimited {
 		if s != nil && s.overage != nil {
 			most := p.grant.Budget.Plus(p.grant.Overage.Min(Limit(*s.overage.OverageMax)))
-			over = Limit(max(0, int64(p.grant.limit(most))-p.inUse) + free)
+			over = Limit(p.reach(unit, max(0, int64(p.grant.limit(most))-p.inUse)))
 		}
-		kept = Limit(max(0, int64(capacity)-p.inUse-p.keptFrom(s, a.r.Caller.Who())) + free)
+		kept = Limit(p.reach(unit, max(0, int64(capacity)-p.inUse-p.keptFrom(s, a.r.Caller.Who()))))
 	}
 	all := room.Min(own).Min(over).Min(kept)
 	if all.Covers(parts) {

@@ -243,6 +243,14 @@ func (e *Enforcer) serveRuled(among []string, v *Verdict, now time.Time) (out De
 				q.add(p, w)
 			}
 		}
+		for w := range p.sharing() {
+			if _, barred := e.barred(w); first != nil && !w.before(first) || barred || e.obstructed(w, p, &q) {
+				continue
+			}
+			if dec := e.serve(v, w, now); len(dec.Events) > 0 {
+				first, out = w, dec
+			}
+		}
 	}
 	for _, q := range e.forDraws {
 		if w := q.first(); w != nil && (first == nil || w.before(first)) && !e.behind(w) {
@@ -259,8 +267,7 @@ func (e *Enforcer) obstructed(w *waiting, p *pool, q *passage) bool {
 	a := w.asking()
 	for i, it := range w.Items {
 		o := e.pools[it.Pool]
-		unit := unitOf(o.grant.CountBy, w.holder)
-		if o.grant.parts(it) <= o.usage.has(unit) {
+		if e.shares(w, i) {
 			continue // it costs nothing
 		}
 		if o == p && q.blocks(e, a, o, i) || o != p && e.blocked(a, o, i) {

@@ -223,7 +223,7 @@ func (p *pool) ended(now time.Time, yield func(*held) bool) bool {
 func (p *pool) status(name string) PoolStatus {
 	s := PoolStatus{
 		Name: name, Limit: p.grant.Limit, Overage: p.grant.Overage, Budget: p.grant.Budget, Scope: p.grant.Scope,
-		Unit: p.grant.Unit, NotShared: p.grant.NotShared, InUse: p.grant.slots(p.inUse),
+		CountBy: p.grant.CountBy, Unit: p.grant.Unit, NotShared: p.grant.NotShared, InUse: p.grant.slots(p.inUse),
 		Peak: p.grant.slots(p.peak), Leases: p.leases, Waiting: p.grant.slots(p.queue.waiting),
 		Borrowed: p.grant.slots(p.borrowed),
 	}

@@ -13,6 +13,7 @@ import (
 type queue struct {
 	list.List       // of *waiting
 	waiting   int64 // draws, or parts of slots, that are waited for
+	sharers   sharers
 }
 
 // first returns the waiter that is served next; nil: none waits.
@@ -32,14 +33,15 @@ func (q *queue) ahead(w *waiting) bool {
 	return first != nil && first != w
 }
 
-// waiting is a waiter in the queues of its pools or meters. A waiter for several is served once it heads every queue.
-// The turns are one order over all queues, so some waiter always does.
+// waiting is a waiter in the queues of its pools or meters. A waiter for several is served once it heads every queue,
+// but for those where it would share. The turns are one order over all queues, so some waiter always does.
 type waiting struct {
 	*Waiter
 	turn   uint64
 	rank   time.Time       // by which it has its place; of one rank the turn counts
 	holder *Holder         // that the lease would have
 	says   []*stance       // of the rules, by item
+	units  []string        // as which it counts, by item; nil: none is known
 	at     int             // in the timetable of patience
 	places []*list.Element // in the queue of each item
 }
@@ -63,27 +65,23 @@ func (e *Enforcer) weigh(w *Waiter, it Item) int64 {
 	return e.pools[it.Pool].grant.parts(it)
 }
 
-// behind reports whether others are before a waiter in any of its queues.
+// behind reports whether others are before a waiter in any of its queues, but for those where it would share.
 func (e *Enforcer) behind(w *waiting) bool {
-	return slices.ContainsFunc(w.Items, func(it Item) bool { return e.queueOf(w.Waiter, it.Pool).ahead(w) })
+	for i, it := range w.Items {
+		if e.queueOf(w.Waiter, it.Pool).ahead(w) && !e.shares(w, i) {
+			return true
+		}
+	}
+	return false
 }
 
 // heads yields the first waiter of each queue of the pools among (all for nil), and of each meter's, in no particular
 // order. One that waits for several may be yielded more than once.
 func (e *Enforcer) heads(among []string) iter.Seq[*waiting] {
 	return func(yield func(*waiting) bool) {
-		if among == nil {
-			for _, p := range e.pools {
-				if w := p.queue.first(); w != nil && !yield(w) {
-					return
-				}
-			}
-		}
-		for _, name := range among {
-			if p := e.pools[name]; p != nil {
-				if w := p.queue.first(); w != nil && !yield(w) {
-					return
-				}
+		for p := range e.stirred(among) {
+			if w := p.queue.first(); w != nil && !yield(w) {
+				return
 			}
 		}
 		for _, q := range e.forDraws {
@@ -165,7 +163,7 @@ func (r *Serve) decide(e *Enforcer, now time.Time) Decision {
 	}
 	var first *waiting
 	var out Decision
-	for w := range e.heads(among) {
+	for w := range e.turns(among) {
 		if w == first || first != nil && first.turn < w.turn || e.behind(w) {
 			continue
 		}
@@ -176,7 +174,7 @@ func (r *Serve) decide(e *Enforcer, now time.Time) Decision {
 	return out
 }
 
-// serve answers a waiter that heads every queue it is in; no events: it waits on.
+// serve answers a waiter whose turn it is; no events: it waits on.
 func (e *Enforcer) serve(v *Verdict, w *waiting, now time.Time) Decision {
 	if dec, known := e.replayed(w, now); known {
 		return dec
@@ -325,12 +323,15 @@ func (e *Enforcer) applyQueued(w *Waiter) {
 	u := w.Request.Caller.Who()
 	e.account(u).waiters++
 	e.keep(u, w.Request.bytes())
-	for _, it := range w.Items {
+	for i, it := range w.Items {
 		if w.Draws && e.forDraws[it.Pool] == nil {
 			e.forDraws[it.Pool] = &queue{}
 		}
 		q := e.queueOf(w, it.Pool)
 		q.place(x)
+		if !w.Draws {
+			e.pools[it.Pool].enter(x, i)
+		}
 		e.line.came(q, x)
 		q.waiting += e.weigh(w, it)
 	}
@@ -355,6 +356,7 @@ func (e *Enforcer) unqueue(w *Waiter) {
 		q.waiting -= e.weigh(w, it)
 		switch {
 		case !w.Draws:
+			e.pools[it.Pool].exit(x, i)
 			e.drop(it.Pool, e.pools[it.Pool])
 		case q.Len() == 0:
 			delete(e.forDraws, it.Pool)

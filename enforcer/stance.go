@@ -12,44 +12,56 @@ type usage struct {
 	groups map[string]*group // nil when each lease counts for itself
 }
 
-// add counts a lease of n parts, which is in groups and counts alone times besides; remove counts it out.
-func (c *usage) add(groups []string, alone, n int64) {
-	c.inUse += alone * n
-	for _, unit := range groups {
+// add counts a lease of n parts, which counts as u; remove counts it out.
+func (c *usage) add(u uses, n int64) {
+	c.inUse += u.alone * n
+	for _, unit := range u.groups {
 		g := c.groups[unit]
 		if g == nil {
 			if c.groups == nil {
 				c.groups = map[string]*group{}
 			}
-			g = &group{sizes: map[int64]int{}}
+			g = &group{most: u.most}
 			c.groups[unit] = g
 		}
-		g.sizes[n]++
-		c.inUse += max(0, n-g.max)
-		g.max = max(g.max, n)
+		c.inUse += g.change(n, 1)
 	}
 }
 
-func (c *usage) remove(groups []string, alone, n int64) {
-	c.inUse -= alone * n
-	for _, unit := range groups {
+func (c *usage) remove(u uses, n int64) {
+	c.inUse -= u.alone * n
+	for _, unit := range u.groups {
 		g := c.groups[unit]
-		c.inUse -= g.remove(n)
+		c.inUse += g.change(n, -1)
 		if len(g.sizes) == 0 {
 			delete(c.groups, unit)
 		}
 	}
 }
 
-// has returns how much a unit of the pool's count_by has in the count already.
-func (c *usage) has(unit string) int64 {
+// group returns what a unit of the pool's count_by has in the count already; nil: nothing.
+func (c *usage) group(unit string) *group {
 	if unit == "" || c == nil {
-		return 0
+		return nil
 	}
-	if g := c.groups[unit]; g != nil {
-		return g.max
+	return c.groups[unit]
+}
+
+// reach returns how many parts a unit may take in one more lease where spare are free. What it has already costs
+// nothing.
+func (c *usage) reach(unit string, spare int64) int64 {
+	if g := c.group(unit); g != nil {
+		return g.reach(spare)
 	}
-	return 0
+	return spare
+}
+
+// costs returns how many parts more are in use with one more lease of n parts of a unit.
+func (c *usage) costs(unit string, n int64) int64 {
+	if g := c.group(unit); g != nil {
+		return g.with(n, 1) - g.total
+	}
+	return n
 }
 
 // tally is what the holders that rules concern use of one pool: all together under the unit "", or each by itself.
@@ -108,18 +120,18 @@ func (x *limiter) use() int64 {
 	return 0
 }
 
-func (x *limiter) add(groups []string, alone, n int64) {
+func (x *limiter) add(u uses, n int64) {
 	c := x.share()
 	if c == nil {
 		c = &share{}
 		x.last, x.tally.units[x.unit] = c, c
 	}
-	c.add(groups, alone, n)
+	c.add(u, n)
 }
 
-func (x *limiter) remove(groups []string, alone, n int64) {
+func (x *limiter) remove(u uses, n int64) {
 	c := x.share()
-	if c.remove(groups, alone, n); c.inUse == 0 && len(c.groups) == 0 {
+	if c.remove(u, n); c.inUse == 0 && len(c.groups) == 0 {
 		c.over = true
 		delete(x.tally.units, x.unit)
 	}
@@ -304,15 +316,15 @@ func unitPer(per CountBy, h *Holder) string {
 }
 
 // tallied counts a lease in, or out of, what the rules count; s is what they say of its holder.
-func (p *pool) tallied(s *stance, groups []string, alone, n int64, in bool) {
+func (p *pool) tallied(s *stance, u uses, n int64, in bool) {
 	if s == nil {
 		return
 	}
 	for i := range s.limits {
 		if in {
-			s.limits[i].add(groups, alone, n)
+			s.limits[i].add(u, n)
 		} else {
-			s.limits[i].remove(groups, alone, n)
+			s.limits[i].remove(u, n)
 		}
 	}
 	if s.own == nil {
@@ -320,9 +332,9 @@ func (p *pool) tallied(s *stance, groups []string, alone, n int64, in bool) {
 	}
 	p.rules.unused -= s.own.unused()
 	if in {
-		s.own.add(groups, alone, n)
+		s.own.add(u, n)
 	} else {
-		s.own.remove(groups, alone, n)
+		s.own.remove(u, n)
 	}
 	p.rules.unused += s.own.unused()
 }
@@ -366,8 +378,7 @@ func (p *pool) recount() {
 		r.usage = usage{}
 	}
 	for h := range p.members.all {
-		groups, alone := p.grant.units(h.Lease)
-		p.tallied(p.rules.says(h.shared, h.Holder), groups, alone, p.grant.parts(h.item(p.name)), true)
+		p.tallied(p.rules.says(h.shared, h.Holder), p.grant.units(h.Lease), p.grant.parts(h.item(p.name)), true)
 	}
 	p.fitReserves()
 }

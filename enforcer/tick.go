@@ -128,14 +128,14 @@ func (r *remains) give(h *held) {
 		return
 	}
 	n := r.pool.grant.parts(it)
-	groups, alone := r.pool.grant.units(h.Lease)
-	r.inUse -= alone * n
-	for _, unit := range groups {
+	u := r.pool.grant.units(h.Lease)
+	r.inUse -= u.alone * n
+	for _, unit := range u.groups {
 		g := r.groups[unit]
 		if g == nil {
 			g = r.pool.groups[unit].clone()
 			r.groups[unit] = g
 		}
-		r.inUse -= g.remove(n)
+		r.inUse += g.change(n, -1)
 	}
 }

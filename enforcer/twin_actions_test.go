@@ -132,7 +132,11 @@ func (s *twin) same(l modelLease, c Caller) bool {
 	return !slices.ContainsFunc(l.items, func(it Item) bool {
 		g := s.m.pools[it.Pool]
 		by := cmp.Or(g.HoldersBy, g.CountBy)
-		return !slices.ContainsFunc(l.holders, func(h Caller) bool { return s.m.group(by, h) == s.m.group(by, c) })
+		unit, _ := s.m.groupOf(by, c, l.labels)
+		return by != CountLease && !slices.ContainsFunc(l.holders, func(h Caller) bool {
+			is, _ := s.m.groupOf(by, h, l.labels)
+			return is == unit
+		})
 	})
 }
 

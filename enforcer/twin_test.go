@@ -185,7 +185,8 @@ func (s *twin) serve(t *rapid.T, recheck bool) {
 		}
 	}
 	for {
-		queue := slices.Clone(s.m.queue)
+		before := *s.m
+		before.queue = slices.Clone(s.m.queue)
 		serve := &Serve{Recheck: recheck}
 		if !s.anywhere {
 			serve.Among = append([]string{}, s.stirred...)
@@ -205,7 +206,7 @@ func (s *twin) serve(t *rapid.T, recheck bool) {
 			if d.Lease.Lifetime != LifetimeDraw {
 				s.ids = append(s.ids, d.Lease.ID)
 			}
-			s.firstComeFirstServed(t, queue, d.Lease)
+			s.firstComeFirstServed(t, &before, d.Lease)
 		case len(d.Events) > 0 && d.Events[0].Cause == CauseReplayed:
 			got = fmt.Sprint(d.Events[0].Waiter.ID, " has it already")
 		case len(d.Events) > 0:
@@ -233,7 +234,7 @@ func (s *twin) acquire(t *rapid.T, r *Acquire) {
 		r.Token = rapid.SampledFrom([]string{"x", "y"}).Draw(t, "token")
 	}
 	if rapid.IntRange(0, 3).Draw(t, "with label") == 0 {
-		r.Labels = map[string]string{"job": rapid.SampledFrom([]string{"", "a long job"}).Draw(t, "label")}
+		r.Labels = map[string]string{"job": rapid.SampledFrom([]string{"", "a long job", "other"}).Draw(t, "label")}
 	}
 	if owner := s.owner(t); owner != "" {
 		r.Data = &Data{Owner: owner, Bytes: fmt.Append(nil, "of ", s.serial)}

@@ -87,9 +87,12 @@ func (s *twin) verdict(t *rapid.T, mayBeBad bool) *Verdict {
 				g := PoolGrant{Name: p, Limit: limit, Budget: limit,
 					Overage: Limit(rapid.Int64Range(0, 1).Draw(t, "overage")),
 					CountBy: rapid.SampledFrom([]CountBy{CountLease, CountLease, CountUser, CountProcess, CountProcess,
-						CountPod, CountHost}).Draw(t, "by")}
+						CountPod, CountHost, "user/2", "host/3", "process+label:job", "pod+user", "label:job/2"}).Draw(
+						t,
+						"by")}
 				if g.CountBy == CountLease && rapid.IntRange(0, 3).Draw(t, "narrowed") == 0 {
-					g.HoldersBy = rapid.SampledFrom([]CountBy{CountProcess, CountPod}).Draw(t, "holders by")
+					g.HoldersBy = rapid.SampledFrom([]CountBy{CountProcess, CountPod, "pod+user/2"}).Draw(t,
+						"holders by")
 				}
 				if rapid.IntRange(0, 3).Draw(t, "a share is over") == 0 {
 					g.Kept, g.Bounded = Limit(rapid.Int64Range(0, 3).Draw(t, "kept")), true

@@ -109,8 +109,7 @@ func (l *License) validateLists() error {
 		if err := first(termName(name), count("max of "+name, p.Max), count("overage of "+name, p.Overage),
 			line("unit of "+name, p.Unit), quantum(name, p),
 			oneOf("scope of "+name, p.Scope, ScopeHost, ScopeSite, ScopeShared),
-			oneOf("count_by of "+name, p.CountBy, CountLease, CountProcess, CountUser, CountHost, CountPod)); err !=
-			nil {
+			countBy(name, p.CountBy)); err != nil {
 			return err
 		}
 	}
@@ -156,6 +155,13 @@ func (l *License) validateLists() error {
 				return err
 			}
 		}
+	}
+	return nil
+}
+
+func countBy(pool string, by CountBy) error {
+	if err := by.Check(); err != nil {
+		return fmt.Errorf("count_by of %s: %w", pool, err)
 	}
 	return nil
 }

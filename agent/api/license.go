@@ -146,6 +146,9 @@ func poolShape(p enforcer.PoolStatus, to *peer, admin bool) wire.Pool {
 	if p.Meter {
 		out.Kind = "meter"
 	}
+	if p.CountBy != enforcer.CountLease {
+		out.CountBy = string(p.CountBy)
+	}
 	for _, h := range p.HoldOffs {
 		if admin || h.Concerns(to.caller(false)) {
 			out.HoldOffs = append(out.HoldOffs, holdOffShape(h))

@@ -131,7 +131,9 @@ func (k *checker) license() {
 	k.oneOf("license.on_expiry", l.OnExpiry, "drain", "revoke", "keep")
 	k.oneOf("license.strategy", l.Strategy, "any", "two", "most", "all")
 	k.oneOf("license.clock", l.Clock, "lenient", "strict")
-	k.oneOf("license.count_by", l.CountBy, "lease", "process", "user", "host", "pod")
+	if err := enforcer.CountBy(l.CountBy).Check(); err != nil {
+		k.bad("license.count_by", "license.count_by: %v", err)
+	}
 	for i, t := range l.Trust {
 		key := fmt.Sprintf("license.trust[%d]", i)
 		switch {

@@ -389,7 +389,7 @@ func (d *Desk) SetVerdict(v *enforcer.Verdict, fence time.Duration) {
 // countsByPod reports whether a pool counts by pod under a verdict, or what it turns into.
 func countsByPod(v *enforcer.Verdict) bool {
 	for _, g := range v.Pools {
-		if g.CountBy == enforcer.CountPod || g.HoldersBy == enforcer.CountPod {
+		if g.CountBy.Counts(enforcer.CountPod) || g.HoldersBy.Counts(enforcer.CountPod) {
 			return true
 		}
 	}

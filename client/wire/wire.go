@@ -214,6 +214,7 @@ type Pool struct {
 	Unit      string `json:"unit,omitempty"`
 	Limit     *int64 `json:"limit"`
 	Scope     string `json:"scope"`
+	CountBy   string `json:"count_by,omitempty"` // the unit of one use; left out: each lease, or a meter
 	Budget    *int64 `json:"budget"`
 	InUse     int64  `json:"in_use"`
 	Available *int64 `json:"available"`

@@ -173,8 +173,12 @@ func (c *cli) printPools(pools []wire.Pool) error {
 		if p.Budget != nil && p.InUse > *p.Budget {
 			use += fmt.Sprintf(" (%d over)", p.InUse-*p.Budget)
 		}
+		scope := p.Scope
+		if p.CountBy != "" {
+			scope += ", by " + p.CountBy
+		}
 		rows = append(rows, []string{name, use, limitText(p.Limit), limitText(p.Budget), limitText(p.Available),
-			fmt.Sprint(p.Peak), fmt.Sprint(p.Leases), p.Scope})
+			fmt.Sprint(p.Peak), fmt.Sprint(p.Leases), scope})
 	}
 	if err := c.table(rows...); err != nil {
 		return err

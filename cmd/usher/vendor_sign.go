@@ -65,7 +65,8 @@ The command first writes the licence to the ledger, issued.jsonl beside the key.
 		"a feature: hd, hd=false, bitrate=50, bitrate=50:Mbit/s, tier=gold; may be repeated")
 	f.StringArrayVar(&o.overage, "overage", nil, "slots that may be granted beyond a limit: streams=2; may be repeated")
 	f.StringArrayVar(&o.countBy, "count-by", nil,
-		"the unit of counting: streams=process (lease, process, user, host, pod); may be repeated")
+		"the unit of one use: streams=process (lease, process, user, host, pod, label:NAME; several with +; /N for at "+
+			"most N leases in one): streams=user+host/3; may be repeated")
 	f.StringArrayVar(&o.units, "unit", nil, "the name of a slot or draw: streams=stream; may be repeated")
 	f.StringArrayVar(&o.adjustable, "adjustable", nil,
 		"a meter whose users may take draws back, through a dialect; may be repeated")

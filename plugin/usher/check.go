@@ -181,9 +181,8 @@ func (c *Claims) checkLists() error {
 		if err := count("pools", name, p.Max, p.Overage, p.Scope); err != nil {
 			return err
 		}
-		if err := oneOf("pools."+name+".count_by", p.CountBy,
-			[]string{"lease", "process", "user", "host", "pod"}); err != nil {
-			return err
+		if err := enforcer.CountBy(p.CountBy).Check(); err != nil {
+			return fmt.Errorf("claim %q: %w", "pools."+name+".count_by", err)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Meters)) {
