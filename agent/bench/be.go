@@ -22,6 +22,7 @@ func be(role string, args []string) error {
 	path := f.String("file", "", "the file that a writer writes")
 	query := f.String("query", "", "the query with which a lister lists the leases")
 	uid := f.Int("uid", 0, "the user whom a lister becomes")
+	calm := f.Bool("calm", false, "a caller collects its garbage between slices alone")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -31,7 +32,7 @@ func be(role string, args []string) error {
 	case "canned":
 		return serveCanned(*socket)
 	case "caller":
-		return caller(*socket, *sessions, os.Stdin, os.Stdout)
+		return caller(*socket, *sessions, *calm, os.Stdin, os.Stdout)
 	case "http-caller":
 		return httpCaller(*socket, *whole, os.Stdin, os.Stdout)
 	case "relay-caller":

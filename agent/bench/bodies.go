@@ -133,7 +133,7 @@ func (s *suite) scrape(ctx context.Context) error {
 			return err
 		}
 		return site.serve(ctx, func(*exec.Cmd) error {
-			pairs, err := hire(ctx, 1, "caller", "-socket", site.socket)
+			pairs, err := calm(ctx, site.socket)
 			if err != nil {
 				return err
 			}

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
+	"runtime"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -46,6 +48,14 @@ func toil(in io.Reader, out io.Writer, f func(time.Duration) (work, error)) erro
 	return nil
 }
 
+// collect collects garbage, if there is much.
+func collect() {
+	var m runtime.MemStats
+	if runtime.ReadMemStats(&m); m.HeapAlloc > 32<<20 {
+		runtime.GC()
+	}
+}
+
 // repeat calls pair, which says what time of it counts, until d is over.
 func repeat(d time.Duration, pair func() (time.Duration, error)) (w work, err error) {
 	took, began := make([]float64, 0, 1<<14), time.Now()
@@ -60,8 +70,9 @@ func repeat(d time.Duration, pair func() (time.Duration, error)) (w work, err er
 }
 
 // caller is a client process that acquires and releases in so many sessions at once. Each session acquires once before
-// it is ready, so that its first costs do not count.
-func caller(socket string, sessions int, in io.Reader, out io.Writer) error {
+// it is ready, so that its first costs do not count. A calm one collects its garbage between slices alone, so that none of
+// that is in a pair.
+func caller(socket string, sessions int, calm bool, in io.Reader, out io.Writer) error {
 	all := make([]*talk, sessions)
 	for i := range all {
 		t, err := dial(socket)
@@ -72,6 +83,9 @@ func caller(socket string, sessions int, in io.Reader, out io.Writer) error {
 			return err
 		}
 		all[i] = t
+	}
+	if calm {
+		debug.SetGCPercent(-1)
 	}
 	return toil(in, out, func(d time.Duration) (work, error) {
 		var wg sync.WaitGroup
@@ -86,6 +100,9 @@ func caller(socket string, sessions int, in io.Reader, out io.Writer) error {
 			})
 		}
 		wg.Wait()
+		if calm {
+			collect()
+		}
 		return sum(works), errors.Join(errs...)
 	})
 }

@@ -170,6 +170,7 @@ func (d *Desk) open(o Options) (err error) {
 	}
 	if err == nil {
 		d.memory.Set(d.core.Len())
+		d.memory.Gave() // the agent does so once it is ready
 	}
 	return err
 }

@@ -77,6 +77,9 @@ func (s *Share) Set(leases int) {
 	settle()
 }
 
+// Gave says that memory was given back, or is about to be, with so many leases held as now.
+func (s *Share) Gave() { s.given, s.most = s.leases, s.leases }
+
 // Peak says how many leases were held at one time since it was called last.
 func (s *Share) Peak(most int) { s.most = max(s.most, most) }
 
@@ -84,6 +87,9 @@ const (
 	// many is of how many leases that came or went memory is given back: what they were made with is garbage by then,
 	// and so are they when they are over.
 	many = 1 << 16
+	// part is what part of the leases that were held when memory was given back last must have come or gone, too: what
+	// a smaller one leaves is soon used again, and a whole collection takes longer the more leases are held.
+	part = 4
 	// few is how many leases between two looks are so few that the others have come, or have gone.
 	few = 1 << 12
 )
@@ -95,10 +101,10 @@ func (s *Share) Due() bool {
 	calm := abs(s.leases-s.last) < few
 	s.last = s.leases
 	s.most = max(s.most, s.leases)
-	if !calm || max(abs(s.leases-s.given), s.most-s.leases) < many {
+	if !calm || max(abs(s.leases-s.given), s.most-s.leases) < max(many, s.given/part) {
 		return false
 	}
-	s.given, s.most = s.leases, s.leases
+	s.Gave()
 	return true
 }
 

@@ -61,10 +61,24 @@ func TestDue(t *testing.T) {
 		due    bool
 	}{{0, false}, {250_000, false}, {500_000, false}, {500_000, true}, {500_000, false}, {450_000, false},
 		{300_000, false}, {300_000 - few, false}, {300_001 - few, true}, {300_000, false}, {100_000, false}, {0, false},
-		{0, true}, {0, false}, {many - 1, false}, {many - 1, false}, {many, true}, {many, false}} {
+		{0, true}, {0, false}, {many - 1, false}, {many - 1, false}, {many, true}, {many, false},
+		{part * 2 * many, false}, {part * 2 * many, true}, {part*2*many - many, false}, {part*2*many - many, false},
+		{part*2*many - 2*many, false}, {part*2*many - 2*many, true}} {
 		s.leases = step.leases // as Set does
 		if due := s.Due(); due != step.due {
 			t.Fatalf("%d leases: due %v", step.leases, due)
+		}
+	}
+}
+
+// What a start has left is given back once, by the agent.
+func TestNotDueAfterAStart(t *testing.T) {
+	t.Parallel()
+	s := Share{leases: 10 * many}
+	s.Gave()
+	for range 3 {
+		if s.Due() {
+			t.Fatal("memory is given back again, with all leases still held")
 		}
 	}
 }
