@@ -161,14 +161,14 @@ func (m *Metrics) of(pool string) *poolCounts {
 	return all[""]
 }
 
-// Observe counts an event. It allocates nothing, except for a new verdict.
+// Observe counts an event. It allocates nothing, except for a new verdict and the first end of a pool.
 func (m *Metrics) Observe(ev *enforcer.Event) {
 	switch ev.Kind {
 	case enforcer.EventVerdict:
 		m.setPools(ev.Verdict)
 	case enforcer.EventEnded:
 		for _, it := range ev.Lease.Items {
-			count(m.of(it.Pool).byCause, causes, ev.Cause)
+			m.of(it.Pool).countEnd(ev.Cause)
 		}
 	case enforcer.EventDrawn:
 		for _, it := range ev.Lease.Items {
@@ -181,14 +181,14 @@ func (m *Metrics) Observe(ev *enforcer.Event) {
 	}
 }
 
-// Acquired counts an acquire and how long it took. It allocates nothing.
+// Acquired counts an acquire and how long it took. It allocates nothing, except for the first denial of a pool.
 func (m *Metrics) Acquired(pool string, took time.Duration, d *enforcer.Denial, replayed bool) {
 	m.duration.Observe(took.Seconds())
 	s := m.of(pool)
 	switch {
 	case d != nil:
 		s.denied.Add(1)
-		count(s.byCode, denialCodes, d.Code)
+		s.countDenial(d.Code)
 	case replayed:
 		s.replayed.Add(1)
 	default:

@@ -170,7 +170,7 @@ func TestClosedPools(t *testing.T) {
 	if after := series(t, m, "usher_acquires_total"); after != before {
 		t.Errorf("%d series became %d", before, after)
 	}
-	if n := (*m.pools.Load())[""].byCode[slices.Index(denialCodes, enforcer.PoolUnknown)].Load(); n != 10_001 {
+	if n := (*m.pools.Load())[""].denials(slices.Index(denialCodes, enforcer.PoolUnknown)); n != 10_001 {
 		t.Errorf("%v made-up pools are counted", n)
 	}
 	for i := range mostPools {

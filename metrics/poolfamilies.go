@@ -89,9 +89,9 @@ func countedOfPools() []poolFamily {
 				}
 			}),
 		countsOf("denials_total", "Acquires that were denied, by pool and code.", "code", codes,
-			func(p *poolCounts, i int) uint64 { return p.byCode[code[i]].Load() }),
+			func(p *poolCounts, i int) uint64 { return p.denials(code[i]) }),
 		countsOf("releases_total", "Leases that ended, by pool and cause.", "cause", ends,
-			func(p *poolCounts, i int) uint64 { return p.byCause[cause[i]].Load() }),
+			func(p *poolCounts, i int) uint64 { return p.ends(cause[i]) }),
 		drawn,
 	}
 }

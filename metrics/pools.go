@@ -13,9 +13,10 @@ import (
 type poolCounts struct {
 	granted, denied, replayed atomic.Uint64
 	drawn                     atomic.Uint64
-	byCode                    []atomic.Uint64 // as denialCodes has them
-	byCause                   []atomic.Uint64 // as causes has them
-	meter                     atomic.Bool     // a verdict has named it as one
+	meter                     atomic.Bool // a verdict has named it as one
+	// others counts denials, as denialCodes has them, and behind these ends, as causes has them. It is made with the
+	// first, which most pools of many never have; nil: all are zero.
+	others atomic.Pointer[[]atomic.Uint64]
 }
 
 var (
@@ -23,16 +24,33 @@ var (
 	causes      = enforcer.Causes()
 )
 
-func newPoolCounts() *poolCounts {
-	all := make([]atomic.Uint64, len(denialCodes)+len(causes))
-	return &poolCounts{byCode: all[:len(denialCodes):len(denialCodes)], byCause: all[len(denialCodes):]}
+// countDenial and countEnd count one of a closed set's values; others are not counted.
+func (p *poolCounts) countDenial(code enforcer.DenialCode) { p.count(slices.Index(denialCodes, code), 0) }
+
+func (p *poolCounts) countEnd(cause enforcer.Cause) {
+	p.count(slices.Index(causes, cause), len(denialCodes))
 }
 
-// count counts one of a closed set's values; others are not counted.
-func count[T comparable](counts []atomic.Uint64, set []T, value T) {
-	if i := slices.Index(set, value); i >= 0 {
-		counts[i].Add(1)
+func (p *poolCounts) count(i, from int) {
+	if i < 0 {
+		return
 	}
+	if p.others.Load() == nil {
+		all := make([]atomic.Uint64, len(denialCodes)+len(causes))
+		p.others.CompareAndSwap(nil, &all) // somebody else's may be there by now
+	}
+	(*p.others.Load())[from+i].Add(1)
+}
+
+// denials returns how often a code of denialCodes was counted, ends the same of a cause of causes.
+func (p *poolCounts) denials(i int) uint64 { return p.other(i) }
+func (p *poolCounts) ends(i int) uint64    { return p.other(len(denialCodes) + i) }
+
+func (p *poolCounts) other(i int) uint64 {
+	if all := p.others.Load(); all != nil {
+		return (*all)[i].Load()
+	}
+	return 0
 }
 
 // mostPools bounds the pools whose counts are kept.
@@ -51,7 +69,7 @@ func (m *Metrics) setPools(v *enforcer.Verdict) {
 	name := func(name string, meter bool) {
 		p := was[name]
 		if p == nil {
-			p = newPoolCounts()
+			p = &poolCounts{}
 		}
 		if meter {
 			p.meter.Store(true)
