@@ -25,7 +25,9 @@ var (
 )
 
 // countDenial and countEnd count one of a closed set's values; others are not counted.
-func (p *poolCounts) countDenial(code enforcer.DenialCode) { p.count(slices.Index(denialCodes, code), 0) }
+func (p *poolCounts) countDenial(code enforcer.DenialCode) {
+	p.count(slices.Index(denialCodes, code), 0)
+}
 
 func (p *poolCounts) countEnd(cause enforcer.Cause) {
 	p.count(slices.Index(causes, cause), len(denialCodes))

@@ -70,8 +70,8 @@ func repeat(d time.Duration, pair func() (time.Duration, error)) (w work, err er
 }
 
 // caller is a client process that acquires and releases in so many sessions at once. Each session acquires once before
-// it is ready, so that its first costs do not count. A calm one collects its garbage between slices alone, so that none of
-// that is in a pair.
+// it is ready, so that its first costs do not count. A calm one collects its garbage between slices alone, so that none
+// of that is in a pair.
 func caller(socket string, sessions int, calm bool, in io.Reader, out io.Writer) error {
 	all := make([]*talk, sessions)
 	for i := range all {
