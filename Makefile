@@ -12,7 +12,8 @@ ifneq ($(strip $(VENDOR)),)
 ifeq ($(shell test -f "$(VENDOR)/vendor.json" && echo yes),)
 $(error VENDOR=$(VENDOR): there is no vendor.json in that folder; name the folder, and see docs/for-vendors.md)
 endif
-EMBEDDED := $(shell $(GO) run ./cmd/usher vendor embed "$(VENDOR)")
+# It is compiled as the program is, so that all of it is compiled once.
+EMBEDDED := $(shell CGO_ENABLED=0 $(GO) run -trimpath ./cmd/usher vendor embed "$(VENDOR)")
 ifeq ($(EMBEDDED),)
 $(error VENDOR=$(VENDOR): the folder is not good, as the line above says; see docs/for-vendors.md)
 endif

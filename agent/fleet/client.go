@@ -42,8 +42,8 @@ func counting(ctx context.Context) context.Context {
 	return context.WithValue(ctx, refusalsKey{}, new(refusals))
 }
 
-// refusedError is the error of a call that was refused for its token too often. It hides which of etcd's errors that was
-// from etcd's client, which would repeat the call, and which knows its errors by their text, too.
+// refusedError is the error of a call that was refused for its token too often. It hides which of etcd's errors that
+// was from etcd's client, which would repeat the call, and which knows its errors by their text, too.
 type refusedError struct{ last error }
 
 func (r refusedError) Error() string {

@@ -47,7 +47,8 @@ func TestTokensRefused(t *testing.T) {
 		"no user":                             {err: rpctypes.ErrGRPCInvalidAuthToken},
 		"a certificate as the user":           {err: rpctypes.ErrGRPCAuthOldRevision},
 		"a token that is forgotten once":      {user: "agent", err: rpctypes.ErrGRPCInvalidAuthToken, until: 1},
-		"users that change meanwhile":         {user: "agent", err: rpctypes.ErrGRPCAuthOldRevision, until: refusalsMost - 1},
+		"users that change meanwhile": {user: "agent", err: rpctypes.ErrGRPCAuthOldRevision,
+			until: refusalsMost - 1},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
