@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -23,6 +24,18 @@ import (
 // instanceHint is the mend of an instance that cannot be found.
 const instanceHint = "--instance and " + instance.Variable + " name the unit's instance: acme for usher@acme.service"
 
+// seekOnly finds the socket of the host's only agent, and what is amiss where there is none.
+func (c *cli) seekOnly() {
+	switch u, err := c.units.Only(); {
+	case err == nil:
+		c.unitSocket, c.unitFault = socketOf(u), errors.New(startIt(u))
+	case !errors.Is(err, instance.ErrNone):
+		c.unitFault = err
+	case c.units.Template() != "":
+		c.unitFault = errNoInstance
+	}
+}
+
 // findInstance finds the instance that the flag or the variable names, and its socket. A flag is nearer than a
 // variable, and a socket nearer than an instance.
 func (c *cli) findInstance(cmd *cobra.Command) error {
@@ -33,14 +46,7 @@ func (c *cli) findInstance(cmd *cobra.Command) error {
 	if name == "" {
 		if c.socket == "" && os.Getenv("USHER_SOCKET") == "" && !isAgentItself(cmd) &&
 			(isGone(naming.Socket()) || isStale(naming.Socket())) {
-			switch u, err := c.units.Only(); {
-			case err == nil:
-				c.unitSocket, c.unitFault = socketOf(u), errors.New(startIt(u))
-			case !errors.Is(err, instance.ErrNone):
-				c.unitFault = err
-			case c.units.Template() != "":
-				c.unitFault = errNoInstance
-			}
+			c.seek = sync.OnceFunc(c.seekOnly) // most commands that ask no agent never need it
 		}
 		return nil
 	}

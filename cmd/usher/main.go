@@ -103,6 +103,7 @@ type cli struct {
 	instance            string          // --instance
 	units               instance.Finder // of the host
 	unit                *instance.Unit  // of the named instance; nil: none is named
+	seek                func()          // sets the next two where no instance is named; nil: they stand
 	unitSocket          string          // of the instance's agent; empty: as no instance is named
 	unitFault           error           // what is amiss where no agent answers, and its mend; nil: nothing
 	json                bool
@@ -149,6 +150,9 @@ func (c *cli) explain(err error) int {
 	case errors.As(err, &problem):
 		code, hint = codeOf(problem), problem.Hint
 		gone := errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED)
+		if code == exitAgentAway {
+			c.sought()
+		}
 		if code == exitAgentAway && c.unitFault != nil && gone && c.socket == "" {
 			hint = c.unitFault.Error()
 		}
@@ -197,8 +201,16 @@ func codeOf(p *client.Error) int {
 
 func (c *cli) client() *client.Client { return client.New(c.socketPath()).AnswerWithin(c.timeout) }
 
+// sought looks for the host's only agent, once, where no other is named.
+func (c *cli) sought() {
+	if c.seek != nil {
+		c.seek()
+	}
+}
+
 // socketPath returns the path of the agent's socket.
 func (c *cli) socketPath() string {
+	c.sought()
 	return cmp.Or(c.socket, c.unitSocket, textual.Value(os.Getenv("USHER_SOCKET")), naming.Socket())
 }
 
