@@ -58,6 +58,7 @@ func (e *Enforcer) Apply(ev Event) {
 				e.count(p, ev.At)
 				if ev.Kind == EventGranted {
 					p.counted.grants++
+					p.grantedTo(ev.Lease.Holder.Who())
 				}
 			}
 		}
@@ -124,6 +125,7 @@ func (e *Enforcer) regrant(p *pool, g PoolGrant) {
 		p.add(p.grant.units(h.Lease), g.parts(h.item(p.name)))
 	}
 	p.peak = max(p.peak, p.inUse)
+	p.recountUsers()
 	p.recount()
 }
 

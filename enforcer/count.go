@@ -168,6 +168,9 @@ func (p *pool) take(l *Lease, shared *sharedHolder, n int64) {
 	p.add(u, n)
 	p.queue.sharers.join(u.groups)
 	p.peak = max(p.peak, p.inUse)
+	if p.users != nil {
+		p.users.ofUser(l.Holder.Who()).add(u, n)
+	}
 	if p.rules != nil {
 		p.tallied(p.rules.says(shared, l.Holder), u, n, true)
 	}
@@ -177,6 +180,9 @@ func (p *pool) give(l *Lease, shared *sharedHolder, n int64) {
 	p.leases--
 	u := p.grant.units(l)
 	p.remove(u, n)
+	if p.users != nil {
+		p.users.ofUser(l.Holder.Who()).remove(u, n)
+	}
 	if p.rules != nil {
 		p.tallied(p.rules.says(shared, l.Holder), u, n, false)
 	}

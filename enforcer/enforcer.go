@@ -14,8 +14,11 @@ type Options struct {
 	// Durable says that the events for which Event.Durable is true survive a crash of the host. Without it draws and
 	// borrows are denied.
 	Durable bool
+	// CountUsers says that usage is counted by user, too: see TakeUserUsage.
+	CountUsers bool
 
-	batch int // see Batch, its default; less in tests
+	mostUsers int // see mostUsers, its default; less in tests
+	batch     int // see Batch, its default; less in tests
 }
 
 // endedKept is how many ended leases are remembered, so that a late renewal or a second release learns what happened.
@@ -66,9 +69,11 @@ type Enforcer struct {
 	tenures []*tenure
 	current uint32
 
-	counting bool    // usage is counted
-	closed   []Usage // that nobody has taken yet
-	lost     int     // that nobody will
+	counting  bool        // usage is counted
+	closed    []Usage     // that nobody has taken yet
+	byUser    []UserUsage // likewise
+	lostUsers int         // of byUser, that found no room
+	lost      int         // that nobody will
 
 	snapshot *Snapshot // under way; nil: none is
 	taken    uint32    // counts snapshots

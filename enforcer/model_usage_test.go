@@ -14,6 +14,7 @@ type modelUsage struct {
 	hours map[modelHour]*modelSum
 	taken map[modelHour]*modelSum
 	takes int64
+	users modelUsers
 }
 
 type modelSeen struct {
@@ -35,7 +36,8 @@ type modelSum struct {
 
 // begin begins to count, as an agent does when it starts.
 func (u *modelUsage) begin(e *Enforcer, now time.Time) {
-	*u = modelUsage{seen: map[string]modelSeen{}, hours: map[modelHour]*modelSum{}, taken: map[modelHour]*modelSum{}}
+	*u = modelUsage{seen: map[string]modelSeen{}, hours: map[modelHour]*modelSum{}, taken: map[modelHour]*modelSum{},
+		users: newModelUsers()}
 	e.TakeUsage(e.PoolNames(), now)
 	for _, name := range e.PoolNames() {
 		u.look(e, name, now)
@@ -56,6 +58,7 @@ func (u *modelUsage) look(e *Enforcer, name string, now time.Time) {
 	p := e.pools[name]
 	if p == nil {
 		delete(u.seen, name)
+		delete(u.users.seen, name)
 		return
 	}
 	s, _ := e.Pool(name, now)
@@ -67,6 +70,7 @@ func (u *modelUsage) look(e *Enforcer, name string, now time.Time) {
 		is.over = max(0, is.inUse-int64(s.Budget)*is.each)
 	}
 	u.seen[name] = is
+	u.users.look(e, p, is.each, now)
 	sum := sumOf(u.hours, name, now)
 	sum.peak = max(sum.peak, (is.inUse+is.each-1)/is.each)
 	sum.overPeak = max(sum.overPeak, (is.over+is.each-1)/is.each)
@@ -91,6 +95,7 @@ func (u *modelUsage) pass(name string, now time.Time) {
 			r := new(big.Rat).SetFrac64(parts, was.each*int64(time.Millisecond))
 			to.Add(to, r.Mul(r, new(big.Rat).SetInt64(int64(d))))
 		}
+		u.users.pass(name, was.each, from, to)
 		add(&sum.slots, was.inUse)
 		add(&sum.over, was.over)
 		if was.over > 0 {
@@ -126,6 +131,7 @@ func (u *modelUsage) saw(e *Enforcer, ev Event) {
 			u.look(e, it.Pool, ev.At)
 			if ev.Kind == EventGranted {
 				sumOf(u.hours, it.Pool, ev.At).grants++
+				dayIn(u.users.days, it.Pool, ev.Lease.Holder.Who(), ev.At).grants++
 			}
 		}
 	}
@@ -133,14 +139,17 @@ func (u *modelUsage) saw(e *Enforcer, ev Event) {
 
 // agree wants that the enforcer has counted the same.
 func (u *modelUsage) agree(t *rapid.T, e *Enforcer, now time.Time) {
+	u.users.all = true
 	for name := range u.seen {
 		u.look(e, name, now)
 	}
+	u.users.all = false
 	all, lost := e.TakeUsage(e.PoolNames(), now)
 	if lost > 0 {
 		t.Fatalf("UsageAgrees: %d hours are lost", lost)
 	}
 	u.takes++
+	u.users.agree(t, e, u.takes, now)
 	for _, a := range all {
 		sum := sumOf(u.taken, a.Pool, a.Hour)
 		sum.slots.Add(&sum.slots, new(big.Rat).SetInt64(a.Slots))

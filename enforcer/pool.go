@@ -22,6 +22,7 @@ type pool struct {
 	// borrowed is how many of the slots in use are borrowed.
 	borrowed int64
 	counted  *usageCount // nil: its usage is not counted
+	users    *userCounts // nil: nor is it by user
 
 	expiry   paged[expiring] // a heap by ExpiresAt of the leases that have one
 	last     []Item          // of the last lease of this pool alone

@@ -386,6 +386,9 @@ func (p *pool) recount() {
 // newPool makes a pool.
 func (e *Enforcer) newPool(name string, g PoolGrant) *pool {
 	p := &pool{name: name, grant: g}
+	if e.options.CountUsers {
+		p.users = &userCounts{of: map[User]*userCount{}, per: g.per()}
+	}
 	e.pools[name] = p
 	e.rule(p)
 	return p

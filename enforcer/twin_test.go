@@ -396,6 +396,7 @@ func newTwin(t *rapid.T) *twin {
 			MaxHoldOffs: rapid.IntRange(1, 3).Draw(t, "hold-offs")}
 	}
 	o.batch = pick(t, "batch", 1, 2, 3, Batch)
+	o.CountUsers, o.mostUsers = true, pick(t, "users", 1, 2, mostUsers)
 	s := &twin{options: o, m: newModel(o), e: New(o), replayed: New(o),
 		now: time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC), ledger: newLedger()}
 	s.issue(t)

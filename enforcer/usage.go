@@ -93,6 +93,9 @@ func (e *Enforcer) beginCount(p *pool, now time.Time) {
 	at := now.UnixNano()
 	p.counted = &usageCount{since: at, hour: hourOf(at)}
 	p.counted.look(p)
+	if p.users != nil {
+		e.countUsers(p)
+	}
 }
 
 // hourOf returns the hour of an instant, both since 1970.
@@ -117,6 +120,9 @@ func (e *Enforcer) count(p *pool, now time.Time) {
 		e.close(p)
 	}
 	p.counted.look(p)
+	if p.users != nil {
+		e.countUsers(p)
+	}
 }
 
 // pass counts the time up to an instant with what was in use, hour by hour.
@@ -151,6 +157,9 @@ func (c *usageCount) pass(at int64) {
 // set sets the clock of a count, and counts nothing for it.
 func (e *Enforcer) set(p *pool, at int64) {
 	c := p.counted
+	if at != c.since {
+		e.setUsers(p, at)
+	}
 	c.since = at
 	if hour := hourOf(at); hour != c.hour {
 		e.close(p)
@@ -202,6 +211,7 @@ func slotsOf(parts, per int64) int64 { return (parts + per - 1) / per }
 func (e *Enforcer) endCount(p *pool) {
 	if p.counted != nil {
 		e.close(p)
+		e.endUsers(p)
 		p.counted = nil
 	}
 }
