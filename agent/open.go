@@ -13,6 +13,7 @@ import (
 	"github.com/usher-agent/usher/agent/court"
 	"github.com/usher-agent/usher/agent/desk"
 	"github.com/usher-agent/usher/agent/dialect"
+	"github.com/usher-agent/usher/agent/eventlog"
 	"github.com/usher-agent/usher/agent/files"
 	"github.com/usher-agent/usher/agent/holders"
 	"github.com/usher-agent/usher/agent/identity"
@@ -42,6 +43,7 @@ type opening struct {
 	socket   *api.Socket
 	verifier *court.Verifier
 	history  *court.History
+	early    []eventlog.Event // before there is an event log
 	// upstreams are those that are configured, by system.
 	upstreams map[string]plugin.Upstream
 }
@@ -120,7 +122,8 @@ func (o *opening) openDesk() (err error) {
 			Ended: o.holders.Ended, DemandChanged: o.wants.Changed, Short: o.wants.Missed,
 			Elsewhere: o.wants.Elsewhere, Denied: o.denied,
 			FencePassed: func() { o.court.Reshare() }},
-		Core:       enforcer.Options{MaxLeasesPerUID: o.cfg.Limits.LeasesPerUID, Durable: true},
+		Core: enforcer.Options{MaxLeasesPerUID: o.cfg.Limits.LeasesPerUID, Durable: true,
+			CountUsers: o.cfg.Privacy.Users != eventlog.UsersOmit},
 		RuntimeDir: o.cfg.State.RuntimeDir, StateDir: o.cfg.State.Dir, Seals: o.seals, Locked: o.folders.locked,
 		Log: o.log}); err != nil {
 		return err
@@ -189,6 +192,9 @@ func (o *opening) openRecords() error {
 	if o.audit, err = audit.Open(audit.Config{Dir: o.cfg.State.Dir, Key: o.key, Users: o.cfg.Privacy.Users,
 		Now: o.desk.Now, Log: o.log}); err != nil {
 		return err
+	}
+	for _, e := range o.early {
+		o.audit.Note(e)
 	}
 	o.seals.CheckEvents(o.audit.Head())
 	return nil

@@ -8,7 +8,9 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/agent/api"
+	"github.com/usher-agent/usher/agent/audit"
 	"github.com/usher-agent/usher/agent/clock"
+	"github.com/usher-agent/usher/agent/eventlog"
 	"github.com/usher-agent/usher/agent/seals"
 	"github.com/usher-agent/usher/agent/usage"
 	"github.com/usher-agent/usher/client/wire"
@@ -36,8 +38,21 @@ func (o *opening) openUsage() (err error) {
 		Take:     func() ([]enforcer.Usage, int) { return o.desk.TakeUsage() },
 		Terms:    o.poolTerms,
 		Licenses: o.licensesInForce, Gone: o.seals.UsageGone,
-		Now: func() time.Time { return o.desk.Now() }, Wall: o.options.Now, Boot: clock.Boot, Log: o.log})
+		Now: func() time.Time { return o.desk.Now() }, Wall: o.options.Now, Boot: clock.Boot, Log: o.log,
+		Users: usage.UsersConfig{Setting: o.cfg.Privacy.Users, Dir: filepath.Join(o.cfg.State.Dir, seals.UsersFolder),
+			Name: func(of enforcer.User, at time.Time) string { return o.audit.Name(of, at) },
+			Take: func() ([]enforcer.UserUsage, int) { return o.desk.TakeUserUsage() }, Removed: o.usersRemoved}})
 	return err
+}
+
+// usersRemoved notes that what was kept by user is removed, once there is an event log.
+func (o *opening) usersRemoved() {
+	e := eventlog.Event{Type: audit.UsageRemoved, Fields: map[string]string{"privacy.users": o.cfg.Privacy.Users}}
+	if o.audit == nil {
+		o.early = append(o.early, e)
+		return
+	}
+	o.audit.Note(e)
 }
 
 // poolTerms returns a pool's, or a meter's, limits.
@@ -101,18 +116,42 @@ func (f front) Usage(_ context.Context, q api.UsageQuery) (wire.Usage, *enforcer
 	if out.Missing == nil {
 		out.Missing = []wire.UsageMissing{}
 	}
-	if !q.Signed {
-		return out, nil
+	byUser, denial := f.usageByUser(q, &out)
+	if denial != nil || !q.Signed {
+		return out, denial
 	}
 	c := &usage.Claims{Version: 1, Issued: f.desk.Now().UTC().Truncate(time.Second), Nonce: q.Nonce,
 		Product: out.Product, AgentKey: out.AgentKey, Host: out.Host, Licenses: f.reportLicenses(), From: r.From,
 		To: r.To, Record: r.Lines, Open: r.Open, Missing: out.Missing,
-		Vouchers: f.signer.Keys(f.desk.Verdict(), f.court.Document, false).Chain}
+		Vouchers: f.signer.Keys(f.desk.Verdict(), f.court.Document, false).Chain, Users: byUser}
 	if out.Report, err = usage.Sign(f.signer.Key, c); err != nil {
 		return failed(err)
 	}
 	out.Hours, out.Gaps = []wire.UsageHour{}, []wire.UsageGap{} // they are in the report
+	out.Users, out.UsersMissing = nil, nil
 	return out, nil
+}
+
+// usageByUser adds what users had in use in a period, where that is asked for, and returns it as a report has it.
+func (f front) usageByUser(q api.UsageQuery, out *wire.Usage) (*usage.ClaimsByUser, *enforcer.Denial) {
+	if !q.ByUser {
+		return nil, nil
+	}
+	r, err := f.usage.ReadUsers(q.Since, q.Until)
+	if err == nil {
+		out.Users, err = r.Days(q.Pool)
+	}
+	switch {
+	case err != nil:
+		return nil, &enforcer.Denial{Code: enforcer.Storage, Detail: "the record of usage by user: " + err.Error(),
+			Hint: "look at the folder users in state.dir; `usher doctor` says what is wrong with the state"}
+	case r.More:
+		return nil, &enforcer.Denial{Code: enforcer.TooLarge, Detail: "the period has more days than one answer can hold",
+			Hint: "ask for a shorter period, such as a month"}
+	}
+	out.UsersSetting, out.UsersMissing = f.usage.UsersSetting(), r.Missing
+	return &usage.ClaimsByUser{Setting: out.UsersSetting, From: r.From, To: r.To, Record: r.Lines, Open: r.Open,
+		Missing: r.Missing}, nil
 }
 
 // reportLicenses returns the licences in force as a report names them.

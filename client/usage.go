@@ -14,6 +14,7 @@ type UsageFilter struct {
 	Pool         string    // of this pool only; not with Signed
 	Signed       bool      // as a JWS of the agent's key: see Usage.Report
 	Nonce        string    // that the JWS has in it, so that it cannot be an older one; up to 256 bytes
+	ByUser       bool      // by user and day, too, as far as privacy.users allows: see Usage.Users
 }
 
 // Usage returns what was in use of the agent's pools, by hours. It is for admins.
@@ -28,6 +29,9 @@ func (c *Client) Usage(ctx context.Context, f UsageFilter) (*wire.Usage, error) 
 		if text != "" {
 			q.Set(name, text)
 		}
+	}
+	if f.ByUser {
+		q.Set("by", "user")
 	}
 	if f.Signed {
 		q.Set("signed", "true")

@@ -14,6 +14,7 @@ type UsageQuery struct {
 	Pool         string // only of this pool; empty: of all
 	Signed       bool   // as a JWS of the agent's key, too
 	Nonce        string // that the JWS has in it
+	ByUser       bool   // by user and day, too
 }
 
 // usagePeriod is what is told where no beginning is given.
@@ -73,6 +74,13 @@ func (s *Server) readUsage(c *call) (out UsageQuery, d *enforcer.Denial) {
 	}
 	if out.Pool = q.Get("pool"); len(out.Pool) > enforcer.MaxName {
 		return out, badRequest("pool", "", "pool has %d bytes, and the most is %d", len(out.Pool), enforcer.MaxName)
+	}
+	switch text := q.Get("by"); text {
+	case "":
+	case "user":
+		out.ByUser = true
+	default:
+		return out, badRequest("by", "give user, or leave it out", "by is %q", plugin.Short(text))
 	}
 	switch text := q.Get("signed"); text {
 	case "", "false":

@@ -56,6 +56,7 @@ const (
 	FleetUndrained   = "fleet.undrained"
 	FleetEvicted     = "fleet.evicted"
 	FleetReadmitted  = "fleet.readmitted"
+	UsageRemoved     = "usage.users_removed" // privacy.users does not allow what was kept by user any more
 	StateTampered    = "state.tampered"
 	StateAccepted    = "state.accepted"
 )
@@ -171,7 +172,10 @@ func (l *Log) NoteBy(by enforcer.Caller, e eventlog.Event) {
 	l.lines.Note(e)
 }
 
-func (l *Log) nameOf(c enforcer.Caller, at time.Time) string {
+func (l *Log) nameOf(c enforcer.Caller, at time.Time) string { return l.Name(c.Who(), at) }
+
+// Name returns the name of a user at an instant as privacy.users has it; empty: it has none.
+func (l *Log) Name(c enforcer.User, at time.Time) string {
 	id := strconv.FormatUint(uint64(c.UID), 10)
 	name := id
 	if c.Credential != "" {

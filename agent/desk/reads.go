@@ -47,6 +47,30 @@ func (d *Desk) TakeUsage() (all []enforcer.Usage, lost int) {
 	return all, lost
 }
 
+// usersAtATime is how many users' usage is taken at once.
+const usersAtATime = 512
+
+// TakeUserUsage returns what users had in use since the last call, by pools and days, and forgets it; lost is how many
+// days of users nobody took in time. As with Pools, others are served in between.
+func (d *Desk) TakeUserUsage() (all []enforcer.UserUsage, lost int) {
+	d.mu.Lock()
+	names := d.core.PoolNames()
+	d.mu.Unlock()
+	var p pace
+	for _, name := range append(names, "") { // "": of pools that are gone
+		for more := true; more; {
+			var some []enforcer.UserUsage
+			var n int
+			now := d.lockSettled()
+			some, n, more = d.core.TakeUserUsage(name, usersAtATime, now)
+			d.mu.Unlock()
+			p.giveWay()
+			all, lost = append(all, some...), lost+n
+		}
+	}
+	return all, lost
+}
+
 // Pool returns one pool or meter.
 func (d *Desk) Pool(name string) (enforcer.PoolStatus, bool) {
 	now := d.lockSettled()

@@ -36,6 +36,7 @@ const (
 	FleetFile       = "fleet.json"
 	UsageFile       = "usage.json"
 	UsageFolder     = "usage" // the record of hours that are over
+	UsersFolder     = "users" // the record of days by user, where privacy.users allows one
 )
 
 // runtimeFact is what the state's manifest says of the runtime folder, so that one that is emptied while leases are

@@ -25,7 +25,9 @@ type Row struct {
 type Merged struct {
 	From, To time.Time
 	Agents   []Source
-	Rows     []Row // by hour and pool
+	Rows     []Row     // by hour and pool
+	Users    []UserRow // by day, pool and user
+	Settings []string  // how the reports name users
 	Warnings []string
 }
 
@@ -38,6 +40,7 @@ type Source struct {
 	Hours    int              `json:"hours"`
 	Gaps     []wire.UsageGap  `json:"gaps"`
 	hours    []wire.UsageHour // without repetitions
+	days     []wire.UsersDay
 }
 
 // Merge puts reports of one agent together, and adds up those of different agents. An hour that two reports of one
@@ -50,6 +53,9 @@ func Merge(all []wire.Usage, now time.Time) (*Merged, error) {
 			return nil, fmt.Errorf("a report does not name its agent; make it again with this version of usher report")
 		}
 		by[u.AgentKey] = append(by[u.AgentKey], u)
+		if x := u.UsersSetting; x != "" && !slices.Contains(m.Settings, x) {
+			m.Settings = append(m.Settings, x)
+		}
 		if m.From.IsZero() || u.From.Before(m.From) {
 			m.From = u.From
 		}
@@ -74,9 +80,25 @@ func Merge(all []wire.Usage, now time.Time) (*Merged, error) {
 			m.Warnings = append(m.Warnings, fmt.Sprintf("agent %s: hours %d to %d of its record are missing: %s",
 				s.AgentKey, gone.After+1, gone.Before-1, gone.Reason))
 		}
+		for _, gone := range missingDaysOf(by[key]) {
+			m.Warnings = append(m.Warnings, fmt.Sprintf("agent %s: days %d to %d of its record by user are missing: %s",
+				s.AgentKey, gone.After+1, gone.Before-1, gone.Reason))
+		}
 	}
 	m.rows()
+	m.userRows()
 	return m, nil
+}
+
+func missingDaysOf(all []wire.Usage) (out []wire.UsageMissing) {
+	for _, u := range all {
+		for _, g := range u.UsersMissing {
+			if !slices.Contains(out, g) {
+				out = append(out, g)
+			}
+		}
+	}
+	return out
 }
 
 func missingOf(all []wire.Usage) (out []wire.UsageMissing) {
@@ -130,7 +152,9 @@ func sourceOf(all []wire.Usage, now time.Time) (*Source, error) {
 	}
 	s.Hours = len(s.hours)
 	s.Gaps = Gaps(s.hours, all[0].From, newest.To, now)
-	return s, nil
+	var err error
+	s.days, err = daysOf(s.AgentKey, all)
+	return s, err
 }
 
 func sameHour(a, b wire.UsageHour) bool {

@@ -13,15 +13,23 @@ import (
 // maxAnswer bounds the bytes of lines in one answer.
 const maxAnswer = 16 << 20
 
-// Reading is what a record has of a period.
-type Reading struct {
-	From, To time.Time // whole hours
-	// Lines are closed hours as they lie on the disk, one after the other: from the first whose beginning is in the
-	// period to the last.
+// Stretch is what a record has of a period.
+type Stretch struct {
+	From, To time.Time // whole hours, or days
+	// Lines are closed hours, or days, as they lie on the disk, one after the other: from the first whose beginning is
+	// in the period to the last.
 	Lines   []json.RawMessage
-	Open    []wire.UsageHour // that are not closed yet
 	Missing []wire.UsageMissing
 	More    bool // there are more than one answer can hold
+}
+
+// has reports whether an hour or day is in the period.
+func (r *Stretch) has(at time.Time) bool { return !at.Before(r.From) && at.Before(r.To) }
+
+// Reading is what was in use in a period, by hours.
+type Reading struct {
+	Stretch
+	Open []wire.UsageHour // that are not closed yet
 }
 
 // Read returns what was in use in a period, up to now.
@@ -29,15 +37,19 @@ func (u *Usage) Read(from, to time.Time) (Reading, error) {
 	u.Look()
 	u.writing.Lock() // no hour is closed between the two looks
 	defer u.writing.Unlock()
-	r := Reading{From: from.UTC().Truncate(time.Hour), To: ceil(to.UTC())}
+	r := Reading{Stretch: Stretch{From: from.UTC().Truncate(time.Hour), To: ceil(to.UTC())}}
 	u.mu.Lock()
 	for _, h := range u.openHours() {
-		if !h.Hour.Before(r.From) && h.Hour.Before(r.To) {
+		if r.has(h.Hour) {
 			r.Open = append(r.Open, h)
 		}
 	}
 	u.mu.Unlock()
-	damaged, err := r.lines(u.cfg.Dir)
+	damaged, err := r.lines(u.cfg.Dir, func(body []byte) (time.Time, bool) {
+		var h wire.UsageHour
+		err := json.Unmarshal(body, &h)
+		return h.Hour, err == nil
+	})
 	if err == nil && damaged {
 		err = mend(u.cfg, false)
 	}
@@ -51,24 +63,28 @@ func ceil(t time.Time) time.Time {
 	return t
 }
 
-// lines reads the record, and reports whether part of it is damaged.
-func (r *Reading) lines(dir string) (damaged bool, err error) {
+// lines reads the record, and reports whether part of it is damaged. at returns the beginning of a line's hour or day;
+// one that it does not know is none.
+func (r *Stretch) lines(dir string, at func(body []byte) (time.Time, bool)) (damaged bool, err error) {
 	size := 0
 	var last uint64
 	var prev string
 	var between []json.RawMessage // since the last line in the period
 	err = eventlog.Each(dir, func(l eventlog.Line) bool {
-		var h wire.UsageHour
 		damaged = damaged || l.Bad
-		if l.Bad || json.Unmarshal(l.Event.Body, &h) != nil {
+		if l.Bad {
 			return true // the next line does not follow
+		}
+		begins, ok := at(l.Event.Body)
+		if !ok {
+			return true
 		}
 		is := l.Event
 		if last != 0 && (is.Sequence != last+1 || is.Previous != prev) {
 			r.Missing = append(r.Missing, missing(last, is.Sequence))
 		}
 		last, prev = is.Sequence, eventlog.Digest(l.Raw)
-		inside := !h.Hour.Before(r.From) && h.Hour.Before(r.To)
+		inside := r.has(begins)
 		if !inside && len(r.Lines) == 0 {
 			return true
 		}

@@ -26,6 +26,9 @@ type kept struct {
 	// After is the last line of the record when the file was written: hours that lie behind it were closed since.
 	After eventlog.Head    `json:"after"`
 	Hours []wire.UsageHour `json:"hours"`
+	// Days are the same of the days by user, where those are counted.
+	DaysAfter eventlog.Head   `json:"days_after,omitzero"`
+	Days      []wire.UsersDay `json:"days,omitempty"`
 }
 
 // Open reads the hours that the last agent has left open. It starts nothing.
@@ -33,13 +36,23 @@ func Open(c Config) (*Usage, error) {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	u := &Usage{cfg: c, open: map[time.Time]*wire.UsageHour{}}
-	if err := u.putAside(); err != nil {
+	u := &Usage{cfg: c, open: map[time.Time]*wire.UsageHour{},
+		people: &people{cfg: c.Users, open: map[dayKey]*openDay{}}}
+	if err := putAside(c); err != nil {
 		return nil, err
 	}
+	if err := u.openKept(); err != nil {
+		return nil, err
+	}
+	return u, u.openUsers()
+}
+
+// openKept reads the hours and days that the last agent has left open.
+func (u *Usage) openKept() error {
+	c := u.cfg
 	b, err := c.Read(c.File)
 	if errors.Is(err, fs.ErrNotExist) {
-		return u, nil
+		return nil
 	}
 	var k kept
 	if err == nil {
@@ -47,8 +60,10 @@ func Open(c Config) (*Usage, error) {
 	}
 	if err != nil { // it only counts: the agent starts all the same
 		c.Log.Error("the usage of the last hours cannot be read; counting begins again", "file", c.File, "error", err)
-		return u, nil
+		return nil
 	}
+	u.people.was = k.DaysAfter
+	u.people.take(k.Days)
 	u.was = k.After
 	closed := map[time.Time]bool{}
 	if err := eventlog.EachFrom(c.Dir, k.After.Sequence+1, func(l eventlog.Line) bool {
@@ -68,24 +83,24 @@ func Open(c Config) (*Usage, error) {
 			u.open[at] = &h
 		}
 	}
-	return u, nil
+	return nil
 }
 
 // putAside puts a record that another key has signed aside whole.
-func (u *Usage) putAside() error {
+func putAside(c Config) error {
 	other := false
-	_ = eventlog.Each(u.cfg.Dir, func(l eventlog.Line) bool { // one that cannot be read is seen when it is opened
-		other = !l.Bad && !eventlog.Signed(l.Raw, u.cfg.Key.Public().(ed25519.PublicKey))
+	_ = eventlog.Each(c.Dir, func(l eventlog.Line) bool { // one that cannot be read is seen when it is opened
+		other = !l.Bad && !eventlog.Signed(l.Raw, c.Key.Public().(ed25519.PublicKey))
 		return false
 	})
 	if !other {
 		return nil
 	}
-	aside := u.cfg.Dir + "-" + u.cfg.Wall().UTC().Format("20060102T150405")
-	if err := os.Rename(u.cfg.Dir, aside); err != nil {
+	aside := c.Dir + "-" + c.Wall().UTC().Format("20060102T150405")
+	if err := os.Rename(c.Dir, aside); err != nil {
 		return fmt.Errorf("record of usage: %w", err)
 	}
-	u.cfg.Log.Warn("another key than the agent's has signed the record of usage, which is put aside", "folder", aside)
+	c.Log.Warn("another key than the agent's has signed the record of usage, which is put aside", "folder", aside)
 	return nil
 }
 
@@ -190,14 +205,15 @@ func (u *Usage) write() error {
 			return err
 		}
 	}
+	failed := u.writeUsers()
 	u.mu.Lock()
-	k := kept{After: u.lines.Head(), Hours: u.openHours()}
+	k := kept{After: u.lines.Head(), Hours: u.openHours(), DaysAfter: u.people.was, Days: u.people.openDays()}
 	u.mu.Unlock()
 	b, err := json.Marshal(k)
-	if err != nil {
-		return err
+	if err == nil {
+		err = u.cfg.Write(u.cfg.File, b)
 	}
-	return u.cfg.Write(u.cfg.File, b)
+	return errors.Join(failed, err)
 }
 
 // over takes out the oldest hour that can be closed; nil: none can. Where the clock is put back into an hour, another

@@ -39,6 +39,18 @@ type Claims struct {
 	Missing []wire.UsageMissing `json:"missing"`
 	// Vouchers are documents of the vendor's that name the agent's key.
 	Vouchers []string `json:"vouchers"`
+	// Users is the same by user and day, where that was asked for: lines of another signed chain.
+	Users *ClaimsByUser `json:"users,omitempty"`
+}
+
+// ClaimsByUser is what a report says of users.
+type ClaimsByUser struct {
+	Setting string              `json:"setting"` // privacy.users when the report was made
+	From    time.Time           `json:"from"`    // whole days
+	To      time.Time           `json:"to"`
+	Record  []json.RawMessage   `json:"record"`
+	Open    []wire.UsersDay     `json:"open"`
+	Missing []wire.UsageMissing `json:"missing"`
 }
 
 // ReportLicense is a licence that was in force.
@@ -77,6 +89,8 @@ type Report struct {
 	// and of the last; zero where there is none.
 	First, Last eventlog.Head
 	digests     map[uint64]string
+	// Days are what users had in use, of the record and the open ones.
+	Days []wire.UsersDay
 }
 
 // errReport begins what is wrong with a report.
@@ -124,36 +138,79 @@ func ReadReport(text []byte) (*Report, error) {
 		return bad("%w", err)
 	}
 	r.Hours = append(r.Hours, r.Open...)
+	if r.Users != nil {
+		if err := r.days(); err != nil {
+			return bad("%w", err)
+		}
+	}
 	return r, nil
 }
 
 // chain checks the hours of the record.
-func (r *Report) chain() error {
-	gone := map[uint64]bool{} // the agent itself says that hours are missing before these
-	for _, m := range r.Missing {
+func (r *Report) chain() (err error) {
+	r.First, r.Last, err = links("hour", HourClosed, r.Record, r.Missing, r.Key,
+		func(e eventlog.Event, digest string) error {
+			var h wire.UsageHour
+			if err := json.Unmarshal(e.Body, &h); err != nil {
+				return err
+			}
+			h.Sequence, h.Hour = e.Sequence, h.Hour.UTC()
+			r.digests[e.Sequence] = digest
+			r.Hours = append(r.Hours, h)
+			return nil
+		})
+	return err
+}
+
+// days checks the days of the record by user.
+func (r *Report) days() error {
+	_, _, err := links("day", DayClosed, r.Users.Record, r.Users.Missing, r.Key,
+		func(e eventlog.Event, _ string) error {
+			var d wire.UsersDay
+			if err := json.Unmarshal(e.Body, &d); err != nil {
+				return err
+			}
+			d.Sequence, d.Day = e.Sequence, d.Day.UTC()
+			r.Days = append(r.Days, d)
+			return nil
+		})
+	r.Days = append(r.Days, r.Users.Open...)
+	return err
+}
+
+// links checks the lines of a record, each of a stretch of time that what names: that the key has signed each, and that
+// each follows from the one before, but for those that are missing. first has the digest of the line before the first.
+func links(what, typ string, record []json.RawMessage, missing []wire.UsageMissing, key ed25519.PublicKey,
+	see func(e eventlog.Event, digest string) error) (first, last eventlog.Head, err error) {
+	gone := map[uint64]bool{} // the agent itself says that lines are missing before these
+	for _, m := range missing {
 		gone[m.Before] = true
 	}
-	for i, raw := range r.Record {
+	for i, raw := range record {
 		raw = bytes.TrimSpace(raw)
-		h, e, err := hourOf(raw)
+		var e eventlog.Event
+		none := json.Unmarshal(raw, &e) != nil || e.Type != typ
 		switch {
-		case err != nil || e.Type != HourClosed:
-			return fmt.Errorf("the %d. line of its record is no hour", i+1)
-		case !eventlog.Signed(raw, r.Key):
-			return fmt.Errorf("hour %d of its record is not signed by the agent's key: it was changed", e.Sequence)
+		case none:
+			return first, last, fmt.Errorf("the %d. line of its record is no %s", i+1, what)
+		case !eventlog.Signed(raw, key):
+			return first, last, fmt.Errorf("%s %d of its record is not signed by the agent's key: it was changed", what,
+				e.Sequence)
 		case i == 0:
-			r.First = eventlog.Head{Sequence: e.Sequence, Digest: e.Previous}
-		case e.Sequence <= r.Last.Sequence:
-			return fmt.Errorf("hour %d of its record comes after hour %d", e.Sequence, r.Last.Sequence)
-		case (e.Sequence != r.Last.Sequence+1 || e.Previous != r.Last.Digest) && !gone[e.Sequence]:
-			return fmt.Errorf("hour %d of its record does not follow from hour %d: hours were taken out", e.Sequence,
-				r.Last.Sequence)
+			first = eventlog.Head{Sequence: e.Sequence, Digest: e.Previous}
+		case e.Sequence <= last.Sequence:
+			return first, last,
+				fmt.Errorf("%s %d of its record comes after %s %d", what, e.Sequence, what, last.Sequence)
+		case (e.Sequence != last.Sequence+1 || e.Previous != last.Digest) && !gone[e.Sequence]:
+			return first, last, fmt.Errorf("%s %d of its record does not follow from %s %d: %ss were taken out", what,
+				e.Sequence, what, last.Sequence, what)
 		}
-		r.Last = eventlog.Head{Sequence: e.Sequence, Digest: eventlog.Digest(raw)}
-		r.digests[e.Sequence] = r.Last.Digest
-		r.Hours = append(r.Hours, h)
+		last = eventlog.Head{Sequence: e.Sequence, Digest: eventlog.Digest(raw)}
+		if see(e, last.Digest) != nil {
+			return first, last, fmt.Errorf("the %d. line of its record is no %s", i+1, what)
+		}
 	}
-	return nil
+	return first, last, nil
 }
 
 // Usage returns a report in the API's form.
@@ -166,5 +223,13 @@ func (r *Report) Usage() wire.Usage {
 		}
 	}
 	u.Gaps = Gaps(u.Hours, r.From, r.To, r.Issued)
+	if x := r.Users; x != nil {
+		u.UsersSetting, u.UsersMissing = x.Setting, x.Missing
+		for _, d := range r.Days {
+			if !d.Day.Before(x.From) && d.Day.Before(x.To) {
+				u.Users = append(u.Users, d)
+			}
+		}
+	}
 	return u
 }

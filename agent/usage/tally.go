@@ -41,6 +41,7 @@ type tally struct {
 	dropped int64
 	pending []*denial // the oldest first
 	of      map[holder][]*denial
+	users   map[userPlace]*userSums // where use is counted by user
 }
 
 // moment is how far apart denials of a holder may be that are looked at as one.
@@ -134,6 +135,9 @@ func (u *Usage) Denied(r *enforcer.Acquire, d *enforcer.Denial, now time.Time) {
 		s.Denials = map[string]int64{}
 	}
 	s.Denials[string(d.Code)]++
+	if u.people.counts() {
+		t.byUser(now, pool, r.Caller.Who()).denials++
+	}
 	switch {
 	case !wanting(d.Code):
 		return
@@ -184,11 +188,15 @@ func (u *Usage) Observe(ev *enforcer.Event) {
 	if ev.Lease == nil || ev.Kind == enforcer.EventLeft {
 		return
 	}
+	counts := ev.Kind == enforcer.EventDrawn && u.people.counts()
 	for _, it := range ev.Lease.Items {
 		if ev.Kind == enforcer.EventDrawn {
 			s := t.sum(ev.At, it.Pool)
 			s.Drawn += it.N
 			s.Meter = true
+		}
+		if counts {
+			t.byUser(ev.At, it.Pool, ev.Lease.Holder.Who()).drawn += it.N
 		}
 		if t.open.Load() > 0 {
 			t.granted(holderOf(&ev.Lease.Holder.Caller, it.Pool), ev.At)

@@ -1,7 +1,7 @@
 // Package usage keeps what was in use, by pool and hour, for those who plan and pay: peaks, slot-seconds, time over the
 // budget, waits, denials and draws. Nothing that decides waits for it: the core counts slots itself and is asked once a
 // minute, and what else is counted is a sum in memory. It knows holders for minutes only, to tell true denials from
-// false ones, and writes no user anywhere.
+// false ones. Users it writes nowhere but in a record of its own, by days, and only where privacy.users allows it.
 //
 // Hours are of licence time, in UTC. An hour that is over is a line of a signed chain ([eventlog.Log]); hours that are
 // not lie in a sealed file that is replaced once a minute. Start reading at [Usage.Run].
@@ -63,6 +63,8 @@ type Config struct {
 	Wall func() time.Time
 	Boot func() time.Duration // since the host was started
 	Log  *slog.Logger
+	// Users says how users are counted; the zero value: not at all.
+	Users UsersConfig
 }
 
 // Usage counts. Make one with Open.
@@ -70,7 +72,8 @@ type Usage struct {
 	cfg   Config
 	lines *eventlog.Log // Run's, and nobody's while it is nil
 
-	tally tally
+	tally  tally
+	people *people
 
 	mu     sync.Mutex // guards all below; held over the core's lock, and never over the disk
 	open   map[time.Time]*wire.UsageHour
@@ -93,6 +96,9 @@ func (u *Usage) Run(ctx context.Context) error {
 		if u.lines != nil {
 			u.lines.Close() // every line is on the disk
 		}
+		if u.people.lines != nil {
+			u.people.lines.Close()
+		}
 	}()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -112,6 +118,7 @@ func (u *Usage) Run(ctx context.Context) error {
 
 // Look takes over what the core has counted, and what was tallied.
 func (u *Usage) Look() {
+	byUser, lostUsers := u.people.gather(&u.tally, u.cfg.Now())
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	now, boot := u.cfg.Now(), u.cfg.Boot()
@@ -136,8 +143,15 @@ func (u *Usage) Look() {
 			h.Licenses = append(h.Licenses, id)
 		}
 	}
+	for i := range byUser {
+		u.people.day(byUser[i].day).add(byUser[i].pool, byUser[i].UserUsage)
+	}
+	if lostUsers > 0 {
+		u.people.day(now).lost += lostUsers
+	}
 	u.last, u.boot = now, boot
 	u.bound()
+	u.people.bound(now)
 }
 
 // observe counts the time since the last look as observed. Where the clock was set meanwhile, only the time that the

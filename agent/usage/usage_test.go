@@ -32,8 +32,11 @@ type counting struct {
 	u    *usage.Usage
 	log  bytes.Buffer
 	gone bool
-	hang atomic.Pointer[chan struct{}] // no file is written until it is closed; nil: none is kept up
-	back atomic.Int64                  // by which the licence time was set back
+	// users is privacy.users; removed says that what was kept by user was removed.
+	users   string
+	removed bool
+	hang    atomic.Pointer[chan struct{}] // no file is written until it is closed; nil: none is kept up
+	back    atomic.Int64                  // by which the licence time was set back
 
 	mu   sync.Mutex // guards core, which the desk's lock does in an agent
 	core *enforcer.Enforcer
@@ -52,7 +55,7 @@ func (c *counting) now() time.Time { return time.Now().Add(-time.Duration(c.back
 // start has an agent begin, with no lease held.
 func (c *counting) start() {
 	c.Helper()
-	c.core = enforcer.New(enforcer.Options{Durable: true})
+	c.core = enforcer.New(enforcer.Options{Durable: true, CountUsers: c.users != ""})
 	began := time.Now()
 	file := filepath.Join(c.dir, "usage.json")
 	u, err := usage.Open(usage.Config{Dir: filepath.Join(c.dir, "usage"), Key: c.key, File: file, Read: os.ReadFile,
@@ -70,7 +73,7 @@ func (c *counting) start() {
 		Terms:    func(string) wire.PoolUsage { return wire.PoolUsage{Limit: new(int64(8)), Budget: new(int64(8))} },
 		Licenses: func() []string { return []string{"lic-1"} }, Gone: func() { c.gone = true },
 		Now: c.now, Wall: time.Now, Boot: func() time.Duration { return time.Since(began) },
-		Log: slog.New(slog.NewTextHandler(&c.log, nil))})
+		Log: slog.New(slog.NewTextHandler(&c.log, nil)), Users: c.byUser()})
 	if err != nil {
 		c.Fatal(err)
 	}

@@ -17,6 +17,44 @@ type Usage struct {
 	Missing []UsageMissing `json:"missing"`
 	// Report is all of it as a JWS of the agent's key, where that was asked for: see docs/usage.md.
 	Report string `json:"report,omitempty"`
+	// Users is what users had in use, by days, where that was asked for; UsersSetting is privacy.users then: with omit
+	// the agent keeps none of it. UsersMissing are days that the agent once recorded and no longer has.
+	UsersSetting string         `json:"users_setting,omitempty"`
+	Users        []UsersDay     `json:"users,omitempty"`
+	UsersMissing []UsageMissing `json:"users_missing,omitempty"`
+}
+
+// UsersDay is what users had in use on one day of licence time (UTC). A day may come more than once: then its sums add
+// up.
+type UsersDay struct {
+	Sequence uint64    `json:"sequence,omitzero,omitempty"` // in the agent's record; absent: it is not closed yet
+	Day      time.Time `json:"day"`                         // its beginning
+	// Setting says how users are named: pseudonym, of the host and the month, or plain.
+	Setting string `json:"setting"`
+	Lost    int64  `json:"lost,omitzero,omitempty"` // counts that found no room: the sums are too small then
+	// Pools are those in which anything happened; "": those not told apart.
+	Pools map[string]PoolUsers `json:"pools"`
+}
+
+// PoolUsers is what users had in use of one pool on one day. The sums of all of them and of Others are exact.
+type PoolUsers struct {
+	Users  []UserUsage `json:"users"` // the heaviest first
+	Others UserUsage   `json:"others,omitzero"`
+	// Short is how many slot-seconds of one named user may be among the others', because more users came than are told
+	// apart while the day lasts.
+	Short float64 `json:"short_slot_seconds,omitzero"`
+}
+
+// UserUsage is what one user had in use of one pool, or the others together.
+type UserUsage struct {
+	User   string `json:"user,omitempty"`            // empty: of the others
+	Others int64  `json:"others,omitzero,omitempty"` // of the others: how many they are at most
+	Peak   int64  `json:"peak"`                      // the most slots at one time; of the others: of one of them
+	// SlotSeconds is slots in use times how long they were.
+	SlotSeconds float64 `json:"slot_seconds"`
+	Grants      int64   `json:"grants,omitzero,omitempty"`  // leases
+	Drawn       int64   `json:"drawn,omitzero,omitempty"`   // from a meter
+	Denials     int64   `json:"denials,omitzero,omitempty"` // acquires that were denied, for whatever reason
 }
 
 // UsageHour is what was in use in one hour of licence time. An hour may come more than once, as where the clock was put

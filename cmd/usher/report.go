@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/usher-agent/usher/agent/eventlog"
 	inuse "github.com/usher-agent/usher/agent/usage"
 	"github.com/usher-agent/usher/client"
 	"github.com/usher-agent/usher/client/wire"
@@ -22,13 +23,15 @@ import (
 // reportFlags say how usage is printed.
 type reportFlags struct {
 	hours, csv bool
+	by         string // user; empty: by pool
 	out        string
 	force      bool
 }
 
 func (o *reportFlags) add(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&o.hours, "hours", false, "a row for each hour, instead of one for the period")
-	cmd.Flags().BoolVar(&o.csv, "csv", false, "print CSV, with a row for each hour")
+	cmd.Flags().BoolVar(&o.csv, "csv", false, "print CSV, with a row for each hour or, by user, each day")
+	cmd.Flags().StringVar(&o.by, "by", "", "user: what each user had in use, as far as privacy.users allows")
 }
 
 func (c *cli) reportCommand() *cobra.Command {
@@ -36,15 +39,21 @@ func (c *cli) reportCommand() *cobra.Command {
 	var since, until, nonce, pool string
 	var sign bool
 	cmd := &cobra.Command{
-		Use:   "report [--since T] [--until T] [--pool P] [--hours | --csv | --json | --sign [--nonce N]] [--out FILE]",
-		Short: "Show what was in use, by pool and hour", Args: cobra.NoArgs,
+		Use: "report [--since T] [--until T] [--pool P] [--by user] [--hours | --csv | --json | --sign [--nonce N]] " +
+			"[--out FILE]",
+		Short: "Show what was in use, by pool and hour, or by user", Args: cobra.NoArgs,
 		Long: `Show what was in use of each pool: the peak, slot-hours, time over the budget, waits, denials and
-draws. Hours are UTC. No user is in it. With --sign the agent signs the report with its key, for a vendor
+draws. Hours are UTC. No user is in it but with --by user, which says what each user had in use by whole
+days, where privacy.users is pseudonym or plain. With --sign the agent signs the report with its key, for a vendor
 to check with "usher vendor verify-report". Admins only.`,
 		Example: `  usher report --since 30d
+  usher report --since 30d --by user
   usher report --since 2027-01-01 --until 2027-02-01 --sign --out january.jws`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			f := client.UsageFilter{Pool: pool, Signed: sign, Nonce: nonce}
+			f := client.UsageFilter{Pool: pool, Signed: sign, Nonce: nonce, ByUser: o.by != ""}
+			if err := o.checkBy(); err != nil {
+				return err
+			}
 			switch {
 			case sign && (o.hours || o.csv || pool != ""):
 				return usage("--sign goes without --hours, --csv and --pool: a signed report has every hour and pool")
@@ -64,6 +73,9 @@ to check with "usher vendor verify-report". Admins only.`,
 			u, err := c.client().Usage(cmd.Context(), f)
 			if err != nil {
 				return err
+			}
+			if u.UsersSetting == eventlog.UsersOmit {
+				return errNoUsers()
 			}
 			if sign {
 				return c.writeReport(u.Report, o)
@@ -100,14 +112,18 @@ func (c *cli) writeReport(report string, o reportFlags) error {
 
 func (c *cli) mergeCommand() *cobra.Command {
 	var o reportFlags
-	cmd := &cobra.Command{Use: "merge FILE… [--hours | --csv | --json]", Args: cobra.MinimumNArgs(1),
+	cmd := &cobra.Command{Use: "merge FILE… [--by user] [--hours | --csv | --json]", Args: cobra.MinimumNArgs(1),
 		Short: "Add up the reports of several hosts",
 		Long: `Add up the reports of several hosts, signed ones (usher report --sign) and those in JSON
 (usher report --json). An hour that two reports of one agent have counts once. The peaks of different
 hosts need not have been at one time: their sum is the most that can have been in use together, and
-AT LEAST is the largest of one host. The signature of a signed report must match; whose key it is, "usher vendor
+AT LEAST is the largest of one host. With --by user a name is taken for one user at all hosts; pseudonyms of
+different hosts are alike only where the hosts share their keys. The signature of a signed report must match; whose key it is, "usher vendor
 verify-report" checks.`,
 		RunE: func(_ *cobra.Command, args []string) error {
+			if err := o.checkBy(); err != nil {
+				return err
+			}
 			var all []wire.Usage
 			for _, name := range args {
 				u, err := c.readUsage(name)
@@ -121,7 +137,7 @@ verify-report" checks.`,
 				return err
 			}
 			if c.json {
-				return c.printJSON(mergedJSON(m))
+				return c.printMerged(m, o)
 			}
 			return c.printUsage(m, o)
 		}}
@@ -160,6 +176,7 @@ type mergedReport struct {
 	To       time.Time      `json:"to"`
 	Agents   []inuse.Source `json:"agents"`
 	Rows     []mergedRow    `json:"rows"`
+	Users    []userRow      `json:"users,omitempty"` // with --by user
 	Warnings []string       `json:"warnings"`
 }
 
@@ -169,6 +186,20 @@ type mergedRow struct {
 	wire.PoolUsage
 	LeastPeak int64 `json:"peak_at_least"` // the largest of one host; peak is the sum of the hosts' peaks
 	Hosts     int   `json:"hosts"`
+}
+
+// printMerged prints a merge in JSON.
+func (c *cli) printMerged(m *inuse.Merged, o reportFlags) error {
+	out := mergedJSON(m)
+	if o.by != "" {
+		if err := hasUsers(m); err != nil {
+			return err
+		}
+		for _, r := range m.Users {
+			out.Users = append(out.Users, userRow(r))
+		}
+	}
+	return c.printJSON(out)
 }
 
 func mergedJSON(m *inuse.Merged) mergedReport {
@@ -181,6 +212,9 @@ func mergedJSON(m *inuse.Merged) mergedReport {
 
 // printUsage prints usage for people, or as CSV.
 func (c *cli) printUsage(m *inuse.Merged, o reportFlags) error {
+	if o.by != "" {
+		return c.printUsers(m, o)
+	}
 	if o.csv {
 		return c.usageCSV(m)
 	}

@@ -35,7 +35,7 @@ func (c *cli) verifyReportCommand() *cobra.Command {
 	var nonce string
 	var o reportFlags
 	cmd := &cobra.Command{
-		Use:   "verify-report FILE… {--agent-key KEY | --vendor-key K.pub} [--nonce N]",
+		Use:   "verify-report FILE… {--agent-key KEY | --vendor-key K.pub} [--nonce N] [--by user]",
 		Short: "Check usage reports that agents have signed", Args: cobra.MinimumNArgs(1),
 		Long: `Check reports that "usher report --sign" has written, and show what was in use. KEY is what you know
 of the agent: the thumbprint that the licence names, the request that the host sent (usher fingerprint
@@ -43,6 +43,9 @@ of the agent: the thumbprint that the licence names, the request that the host s
 the report has in it may name the agent instead. Give the reports of an agent together: then a stretch
 that none of them has shows. Exits 1 when a report does not hold, or an agent is not known.`,
 		RunE: func(_ *cobra.Command, args []string) error {
+			if err := o.checkBy(); err != nil {
+				return err
+			}
 			if len(agents)+len(vendors) == 0 {
 				return fail(exitUsage, "give --agent-key with the thumbprint, or the request that the host sent",
 					"nothing says whose reports these are to be")
@@ -199,7 +202,7 @@ func (c *cli) judgeReports(all []*inuse.Report, o reportFlags) error {
 	}
 	m.Warnings = append(m.Warnings, breaks...)
 	if c.json {
-		return c.printJSON(mergedJSON(m))
+		return c.printMerged(m, o)
 	}
 	if err := c.printUsage(m, o); err != nil {
 		return err
