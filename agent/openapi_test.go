@@ -97,7 +97,8 @@ func TestOpenAPIShapes(t *testing.T) {
 		wire.Waiting{}, wire.Waiter{}, wire.Policies{}, wire.Policy{}, wire.PolicyUse{},
 		wire.PolicyExplanation{}, wire.PolicyConcern{},
 		wire.DrainRequest{}, wire.Drain{}, wire.Keys{}, wire.Key{}, wire.Verdict{}, wire.Problem{}, wire.HeldBy{},
-		wire.Usage{}, wire.UsageHour{}, wire.PoolUsage{}, wire.UsageGap{}, wire.UsageMissing{},
+		wire.Usage{}, wire.UsersDay{}, wire.PoolUsers{}, wire.UserUsage{}, wire.UsageHour{}, wire.PoolUsage{},
+		wire.UsageGap{}, wire.UsageMissing{},
 		wire.Fleet{}, wire.FleetFault{}, wire.FleetAgent{}, wire.FleetOrder{}, wire.FleetPool{}, wire.FleetShare{},
 		wire.FleetDone{}, wire.FleetEviction{}}
 	seen := map[string]bool{}

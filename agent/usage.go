@@ -146,8 +146,9 @@ func (f front) usageByUser(q api.UsageQuery, out *wire.Usage) (*usage.ClaimsByUs
 		return nil, &enforcer.Denial{Code: enforcer.Storage, Detail: "the record of usage by user: " + err.Error(),
 			Hint: "look at the folder users in state.dir; `usher doctor` says what is wrong with the state"}
 	case r.More:
-		return nil, &enforcer.Denial{Code: enforcer.TooLarge, Detail: "the period has more days than one answer can hold",
-			Hint: "ask for a shorter period, such as a month"}
+		return nil, &enforcer.Denial{Code: enforcer.TooLarge,
+			Detail: "the period has more days than one answer can hold",
+			Hint:   "ask for a shorter period, such as a month"}
 	}
 	out.UsersSetting, out.UsersMissing = f.usage.UsersSetting(), r.Missing
 	return &usage.ClaimsByUser{Setting: out.UsersSetting, From: r.From, To: r.To, Record: r.Lines, Open: r.Open,

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/usher-agent/usher/agent/usage"
@@ -158,5 +159,75 @@ func TestUsageEdited(t *testing.T) {
 	}
 	if _, err := h.Acquire(ctx, wire.AcquireRequest{Pool: "streams"}); err != nil {
 		t.Errorf("an acquire: %v", err)
+	}
+}
+
+// Who used a pool and was denied is kept where privacy.users says so, under the name that it says; a stricter setting
+// removes it, and the event log says so.
+func TestUsageByUser(t *testing.T) {
+	t.Parallel()
+	h := open(t, "privacy: {users: pseudonym}\n")
+	ctx := t.Context()
+	h.drop("a.lic", h.sign("L1", 2, nil))
+	h.until("valid", inForce("L1"))
+	one, err := h.Acquire(ctx, wire.AcquireRequest{Pool: "streams", N: new(int64(2)), Lifetime: "held"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Acquire(ctx, wire.AcquireRequest{Pool: "streams"}); !errors.Is(err, client.ErrNoSlots) {
+		t.Fatal(err)
+	}
+	if err := h.Release(ctx, one.ID, false); err != nil {
+		t.Fatal(err)
+	}
+	users := func(f client.UsageFilter) *wire.Usage {
+		t.Helper()
+		f.ByUser = true
+		u, err := h.Usage(ctx, f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return u
+	}
+	u := users(client.UsageFilter{})
+	if len(u.Users) != 1 || u.UsersSetting != "pseudonym" || len(u.Users[0].Pools["streams"].Users) != 1 {
+		t.Fatalf("kept is %+v, %q", u.Users, u.UsersSetting)
+	}
+	is := u.Users[0].Pools["streams"].Users[0]
+	if !strings.HasPrefix(is.User, "p-") || is.Peak != 2 || is.Grants != 1 || is.Denials != 1 || is.SlotSeconds < 0 {
+		t.Errorf("the user is %+v", is)
+	}
+	signed := users(client.UsageFilter{Signed: true})
+	r, err := usage.ReadReport([]byte(signed.Report))
+	if err != nil || len(r.Days) != 1 || len(signed.Users) > 0 {
+		t.Errorf("the report has the days %+v, and the answer %+v beside it; %v", r.Days, signed.Users, err)
+	}
+	without, err := h.Usage(ctx, client.UsageFilter{Signed: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err := usage.ReadReport([]byte(without.Report)); err != nil || r.Users != nil {
+		t.Errorf("a report that does not ask for users has %+v, %v", r.Users, err)
+	}
+	h.stop()
+	h.start()
+	h.until("valid", inForce("L1"))
+	if again := users(client.UsageFilter{}); again.Users[0].Pools["streams"].Users[0].User != is.User {
+		t.Errorf("after a restart %+v", again.Users)
+	}
+	h.stop()
+	h.config = strings.Replace(h.config, "users: pseudonym", "users: omit", 1)
+	h.start()
+	h.until("valid", inForce("L1"))
+	if u := users(client.UsageFilter{}); len(u.Users) > 0 || u.UsersSetting != "omit" {
+		t.Errorf("kept is %+v, %q", u.Users, u.UsersSetting)
+	}
+	h.stop()
+	h.namesNobody("state/usage.json", is.User)
+	if _, err := os.Stat(h.path("state/users")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the folder is still there: %v", err)
+	}
+	if n := h.noted("usage.users_removed"); n != 1 {
+		t.Errorf("the event log says %d times that it is removed", n)
 	}
 }

@@ -9,8 +9,8 @@ import (
 	"github.com/usher-agent/usher/client/wire"
 )
 
-// Of more users than are told apart the sums are exact; each that is named has no more than is stated, and lacks no more
-// than is stated; and none that is not named had more than the lightest that is, and what it may lack.
+// Of more users than are told apart the sums are exact; each that is named has no more than is stated, and lacks no
+// more than is stated; and none that is not named had more than the lightest that is, and what it may lack.
 func TestUsersInBoundedSpace(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		d := newDay()
@@ -20,8 +20,10 @@ func TestUsersInBoundedSpace(t *testing.T) {
 		for range steps {
 			pool := rapid.SampledFrom([]string{"a", "b"}).Draw(t, "pool")
 			u := wire.UserUsage{User: fmt.Sprint("u", rapid.IntRange(0, 12).Draw(t, "user")),
-				Peak: rapid.Int64Range(0, 5).Draw(t, "peak"), SlotSeconds: float64(rapid.IntRange(0, 9).Draw(t, "slots")),
-				Grants: 1, Denials: rapid.Int64Range(0, 2).Draw(t, "denials"), Drawn: rapid.Int64Range(0, 2).Draw(t, "drawn")}
+				Peak:        rapid.Int64Range(0, 5).Draw(t, "peak"),
+				SlotSeconds: float64(rapid.IntRange(0, 9).Draw(t, "slots")),
+				Grants:      1, Denials: rapid.Int64Range(0, 2).Draw(t, "denials"),
+				Drawn: rapid.Int64Range(0, 2).Draw(t, "drawn")}
 			naive[pool][u.User] = AddUser(naive[pool][u.User], u)
 			d.add(pool, u)
 		}

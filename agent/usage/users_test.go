@@ -278,8 +278,8 @@ func TestPseudonymsOfMonths(t *testing.T) {
 	})
 }
 
-// A report by user holds as its agent made it, and not where a day was taken out or changed; reports of two hosts add up
-// under the same plain name.
+// A report by user holds as its agent made it, and not where a day was taken out or changed; reports of two hosts add
+// up under the same plain name.
 func TestReportByUser(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCountingBy(t, eventlog.UsersPlain, 23*time.Hour)
@@ -357,7 +357,8 @@ func FuzzUsersKept(f *testing.F) {
 			}
 		}
 		now := time.Date(2026, 1, 2, 3, 0, 0, 0, time.UTC)
-		u, err := usage.Open(usage.Config{Dir: filepath.Join(dir, "usage"), Key: key, File: filepath.Join(dir, "usage.json"),
+		u, err := usage.Open(usage.Config{Dir: filepath.Join(dir, "usage"), Key: key,
+			File: filepath.Join(dir, "usage.json"),
 			Read: os.ReadFile, Write: func(string, []byte) error { return nil },
 			Take:     func() ([]enforcer.Usage, int) { return nil, 0 },
 			Terms:    func(string) wire.PoolUsage { return wire.PoolUsage{} },

@@ -39,10 +39,10 @@ type UsersDay struct {
 // PoolUsers is what users had in use of one pool on one day. The sums of all of them and of Others are exact.
 type PoolUsers struct {
 	Users  []UserUsage `json:"users"` // the heaviest first
-	Others UserUsage   `json:"others,omitzero"`
+	Others UserUsage   `json:"others,omitzero,omitempty"`
 	// Short is how many slot-seconds of one named user may be among the others', because more users came than are told
 	// apart while the day lasts.
-	Short float64 `json:"short_slot_seconds,omitzero"`
+	Short float64 `json:"short_slot_seconds,omitzero,omitempty"`
 }
 
 // UserUsage is what one user had in use of one pool, or the others together.

@@ -118,8 +118,8 @@ func (c *cli) mergeCommand() *cobra.Command {
 (usher report --json). An hour that two reports of one agent have counts once. The peaks of different
 hosts need not have been at one time: their sum is the most that can have been in use together, and
 AT LEAST is the largest of one host. With --by user a name is taken for one user at all hosts; pseudonyms of
-different hosts are alike only where the hosts share their keys. The signature of a signed report must match; whose key it is, "usher vendor
-verify-report" checks.`,
+different hosts are alike only where the hosts share their keys. The signature of a signed report must
+match; whose key it is, "usher vendor verify-report" checks.`,
 		RunE: func(_ *cobra.Command, args []string) error {
 			if err := o.checkBy(); err != nil {
 				return err

@@ -147,7 +147,7 @@ type userRow struct {
 	Day  time.Time `json:"day"`
 	Pool string    `json:"pool"`
 	wire.UserUsage
-	Short     float64 `json:"short_slot_seconds,omitzero"`
+	Short     float64 `json:"short_slot_seconds,omitzero,omitempty"`
 	LeastPeak int64   `json:"peak_at_least"` // the largest at one host; peak is the sum of the hosts' peaks
 	Hosts     int     `json:"hosts"`
 }

@@ -12,7 +12,7 @@ type counterpart struct{ reason, mend string }
 var counterparts = map[string]counterpart{
 	"NOLOG": {"the log has no line for each checkout, so that there is none to leave out",
 		"denials are events, gathered by user; see usher events history"},
-	"REPORTLOG": {"the agent records what is in use by itself, by hour and without users",
+	"REPORTLOG": {"the agent records what is in use by itself, by hour, and by user where privacy.users says so",
 		"usher report shows it; docs/usage.md says how long it is kept"},
 	"DEBUGLOG": {"the agent logs to standard error, which systemd keeps",
 		"journalctl -u usher shows it; log.level and log.format say what it looks like"},
