@@ -348,7 +348,8 @@ func (p *Pool) openToken(s *Step) string {
 	if p.token == "" {
 		p.token, p.tokenSlots = rand.Text(), s.Slots
 	}
-	s.Slots = p.tokenSlots
+	lacks := s.Slots - s.Ahead // what was asked for then may be more than anybody needs by now
+	s.Slots, s.Ahead = p.tokenSlots, max(0, p.tokenSlots-lacks)
 	return p.token
 }
 

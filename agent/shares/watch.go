@@ -55,11 +55,12 @@ func (b *blocks) watches(now time.Duration) (calls []func(context.Context), wait
 			continue
 		}
 		idle, lacks := b.idle(e, now)
-		content := e.watch.cancel != nil && lessLacked(lacks, e.watch.lacked)
-		if len(idle) == 0 && len(lacks) == 0 && !content {
+		// What the upstream was told counts until it is told otherwise, also after the watch that told it.
+		otherwise := lacksOthers(lacks, e.watch.lacked)
+		if len(idle) == 0 && len(lacks) == 0 && !otherwise {
 			continue
 		}
-		if e.watch.cancel != nil && (e.watch.restated || !content && !moreIdle(idle, e.watch.stated)) {
+		if e.watch.cancel != nil && (e.watch.restated || !otherwise && !moreIdle(idle, e.watch.stated)) {
 			continue
 		}
 		if now < e.watch.at {
@@ -86,14 +87,10 @@ func moreIdle(idle, stated map[string]int64) bool {
 	return false
 }
 
-// lessLacked reports whether nobody waits any more for slots of a pool that the upstream keeps this agent's turn for.
-func lessLacked(lacks, lacked map[string]int64) bool {
-	for name := range lacked {
-		if lacks[name] == 0 {
-			return true
-		}
-	}
-	return false
+// lacksOthers reports whether callers wait for slots of other pools than those that the upstream was told of: it keeps
+// the agent's turn for those.
+func lacksOthers(lacks, told map[string]int64) bool {
+	return !maps.EqualFunc(lacks, told, func(int64, int64) bool { return true })
 }
 
 // beginWatch returns a watch to be made. mu is held, and not meanwhile.
