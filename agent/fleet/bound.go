@@ -111,6 +111,9 @@ func (b *Bound) Extend(ctx context.Context, r *plugin.Extend) (*plugin.Block, er
 	default:
 		got, err = b.keep(ctx, name, r.Block)
 	}
+	if got != nil && got.Slots > want { // the store knew of more than this agent did
+		got, err = b.shrink(ctx, name, r.Block, want)
+	}
 	if got != nil {
 		got.State = r.State
 	}
@@ -327,7 +330,12 @@ func (b *Bound) grow(ctx context.Context, pool, id string, has, want, least, ahe
 		}
 		blocks[id] += take
 		var turn []Is
+		kept := asked - take
 		asked, turn, c.also = f.served(a.me, name, a.p, v, asked, take, blocks[id] >= need)
+		if asked == 0 && kept > 0 { // what the ticket has kept for it is others' now
+			own := f.keys.ticket(name, f.cfg.Agent)
+			c.also = append(c.also, f.tellBehind(own, name, v, limit-v.out(blocks))...)
+		}
 		c.is = append(c.is, turn...)
 		return step{write: c, then: func() (*plugin.Block, error) {
 			if blocks[id] < need {
@@ -345,9 +353,11 @@ func (b *Bound) before(a *attempt, id string, has bool) (s step, settled bool, e
 		return s, true, settling(*a.v.closed, f.cfg.TTL)
 	}
 	if len(a.blocks) > 0 && !a.v.assumed(a.me) { // the store must name this membership for them first
+		v := a.v
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		return step{write: &change{blocks: a.blocks, terms: a.p.namedTerms(a.v)}, more: true}, true, nil
+		return step{write: &change{blocks: a.blocks, terms: a.p.namedTerms(v),
+			also: f.tell(a.p.name, v, v.terms.Limit-v.out(a.blocks))}, more: true}, true, nil
 	}
 	if _, ok := a.blocks[id]; !ok && has {
 		return s, true, lapsed()

@@ -40,11 +40,12 @@ type crowd struct {
 
 // host is one host: its agent may die and be started again.
 type host struct {
-	c     *crowd
-	id    string
-	way   *way
-	drift float64
-	epoch string
+	c      *crowd
+	id     string
+	way    *way
+	drift  float64
+	epoch  string
+	chance *chance
 
 	blocks, record []byte // what is on its disk
 
@@ -76,8 +77,10 @@ func newCrowd(t testing.TB, seed uint64, hosts int, limit int64) *crowd {
 	c := &crowd{t: t, sim: newSim(), rng: rand.New(rand.NewPCG(seed, 1)), begin: time.Now(), limit: limit}
 	c.sim.passed = newPassings()
 	for i := range hosts {
-		h := &host{c: c, id: fmt.Sprint("agent", i), way: &way{sim: c.sim}, epoch: "boot",
+		h := &host{c: c, id: fmt.Sprint("agent", i), epoch: "boot",
 			drift: 1 + (c.rng.Float64()*2-1)/32, licence: site(limit)}
+		h.chance = &chance{seed: seed, host: h.id, begin: c.begin}
+		h.way = &way{sim: c.sim, chance: h.chance}
 		c.agents = append(c.agents, h)
 	}
 	return c
@@ -89,12 +92,11 @@ func (h *host) now() time.Duration {
 
 // start starts the host's agent.
 func (h *host) start() {
-	jitter := h.c.random
 	f, err := New(Config{Store: h.way, Agent: h.id, Prefix: "/u/", TTL: 10 * time.Second, Now: h.now, Epoch: h.epoch,
 		Keep: h.keep, spread: h.spread, Member: Member{Labels: h.labels}, Observer: h.c.observer,
 		Load: func() ([]byte, error) { return h.record, nil },
 		Save: func(b []byte) error { h.record = b; return nil },
-		Time: time.Now, Jitter: jitter})
+		Time: time.Now, Jitter: h.chance.of("fleet")})
 	if err != nil {
 		h.c.t.Fatal(err)
 	}
@@ -106,7 +108,7 @@ func (h *host) start() {
 			return h.blocks, nil
 		}, Write: func(_ string, b []byte) error { h.blocks = b; return nil }},
 		Draws:  shares.File{Read: func(string) ([]byte, error) { return nil, fs.ErrNotExist }},
-		BootID: h.epoch, Now: h.now, Time: time.Now, CallWithin: 8 * time.Second, Jitter: jitter,
+		BootID: h.epoch, Now: h.now, Time: time.Now, CallWithin: 8 * time.Second, Jitter: h.chance.of("keeper"),
 		Request: func(l *enforcer.License, doc []byte) plugin.Request {
 			return plugin.Request{LicenseID: l.ID, Product: l.Product, Document: doc}
 		},
@@ -127,7 +129,10 @@ func (h *host) start() {
 	h.c.mu.Unlock()
 	h.reload(h.licence)
 	running.Go(func() { f.Run(ctx) })
-	running.Go(func() { k.Run(ctx) })
+	running.Go(func() {
+		time.Sleep(time.Microsecond) // the agent's two parts do not begin in one instant, which has no order
+		k.Run(ctx)
+	})
 }
 
 // reload has a licence in force.
@@ -234,12 +239,18 @@ func (c *crowd) sum() (out, blocks int64) {
 	return out, blocks
 }
 
+// fault is a fault of something, and when it ends.
+type fault struct {
+	of any
+	at time.Time
+}
+
 // history is one history of faults and want.
 type history struct {
 	*crowd
 	rng     *rand.Rand
 	ends    map[any]func() // what ends each fault
-	endsAt  map[any]time.Time
+	faults  []fault        // those, the first that began first
 	backup  *sim
 	lowered time.Time // when a licence with fewer slots came; zero: none is on its way
 	next    int64     // its limit
@@ -254,8 +265,21 @@ type history struct {
 func (y *history) fault(of any, most time.Duration, begin, end func()) {
 	if y.ends[of] == nil {
 		begin()
-		y.ends[of], y.endsAt[of] = end, time.Now().Add(time.Duration(y.rng.Int64N(int64(most))))
+		y.ends[of] = end
+		y.faults = append(y.faults, fault{of, time.Now().Add(time.Duration(y.rng.Int64N(int64(most))))})
 	}
+}
+
+// end ends the faults that are over.
+func (y *history) end(over func(fault) bool) {
+	y.faults = slices.DeleteFunc(y.faults, func(f fault) bool {
+		if !over(f) {
+			return false
+		}
+		y.ends[f.of]()
+		delete(y.ends, f.of)
+		return true
+	})
 }
 
 // play plays one history, ends with calm, and looks that all are served.
@@ -266,7 +290,7 @@ func play(t testing.TB, seed uint64, keeps ...time.Duration) {
 // playAs is play of a crowd that was prepared.
 func playAs(t testing.TB, seed uint64, prepare func(*history), keeps ...time.Duration) {
 	y := &history{crowd: newCrowd(t, seed, 3+int(seed%6), 10+int64(seed%20)), rng: rand.New(rand.NewPCG(seed, 3)),
-		ends: map[any]func(){}, endsAt: map[any]time.Time{}}
+		ends: map[any]func(){}}
 	y.calmness = 60
 	y.inShares(seed)
 	prepare(y)
@@ -285,13 +309,7 @@ func playAs(t testing.TB, seed uint64, prepare func(*history), keeps ...time.Dur
 	time.Sleep(first)
 	for range 300 {
 		time.Sleep(time.Duration(y.rng.Int64N(int64(500 * time.Millisecond))))
-		for of, at := range y.endsAt {
-			if !time.Now().Before(at) {
-				y.ends[of]()
-				delete(y.ends, of)
-				delete(y.endsAt, of)
-			}
-		}
+		y.end(func(f fault) bool { return !time.Now().Before(f.at) })
 		y.mu.Lock()
 		if !y.lowered.IsZero() && time.Since(y.lowered) > 50*time.Second+first {
 			y.limit, y.lowered = y.next, time.Time{} // all have heard of it, or reached their fence
@@ -306,9 +324,7 @@ func playAs(t testing.TB, seed uint64, prepare func(*history), keeps ...time.Dur
 		y.check()
 		y.mu.Unlock()
 	}
-	for _, end := range y.ends {
-		end()
-	}
+	y.end(func(fault) bool { return true })
 	y.calm()
 }
 
@@ -321,9 +337,10 @@ func (y *history) trouble(h *host, what int) bool {
 		y.fault(h.way, y.cutFor, func() { h.way.set(true, nil, nil) }, func() { h.way.set(false, nil, nil) })
 	case 3, 4:
 		y.fault(h.way, 10*time.Second, func() {
-			h.way.set(false, func() bool { return y.random()*4 < 1 }, func() time.Duration {
-				return time.Duration(y.random() * float64(2*time.Second))
-			})
+			h.way.set(false, func(call string) bool { return h.chance.float("lose "+call)*4 < 1 },
+				func(call string) time.Duration {
+					return time.Duration(h.chance.float("delay "+call) * float64(2*time.Second))
+				})
 		}, func() { h.way.set(false, nil, nil) })
 	case 5:
 		y.sim.elect()
@@ -376,13 +393,6 @@ func (y *history) renew(fewer bool) {
 	}
 }
 
-// random is safe for concurrent use.
-func (c *crowd) random() float64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.rng.Float64()
-}
-
 // take has a licence in force on a host, also after its agent's death.
 func (h *host) take(l *enforcer.License) {
 	h.c.mu.Lock()
@@ -413,9 +423,10 @@ func (c *crowd) calm() {
 		h.changed()
 		h.keeper.Nudge()
 	}
-	// A copy's key ends, its fence is over, and an agent tries again, at most a third of its time to live later. Where
-	// that one's key ends too soon, or it loses its turn, another does.
-	within := 10*time.Second*2 + 2*10*time.Second
+	// The key of a host that was started again or copied ends, and the agent sees that it has; what it had before is
+	// free after as long again, by its own clock; and idle slots move.
+	const ttl = 10 * time.Second
+	within := 2*(ttl+ttl/32) + ttl/8 + 2*time.Second
 	if c.agents[0].keep > 0 || c.rules != nil {
 		within = 2 * time.Minute
 	}

@@ -318,7 +318,7 @@ func TestFenceOfSlowCalls(t *testing.T) {
 		a, way := r.agent("a", new([]byte))
 		first, _ := r.agent("b", new([]byte))
 		r.join(first)
-		way.set(false, nil, func() time.Duration { return 300 * time.Millisecond })
+		way.set(false, nil, func(string) time.Duration { return 300 * time.Millisecond })
 		for _, calls := range []time.Duration{3, 2} { // it joins: a look, a lease, a write; it renews, and looks
 			began := a.cfg.Now()
 			me, err := a.ready(t.Context(), true)

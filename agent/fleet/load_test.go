@@ -204,7 +204,7 @@ func TestLoad(t *testing.T) {
 				c.observer = calls
 				for _, h := range c.agents {
 					h.spread.none = *loadAlone
-					h.way.set(false, nil, func() time.Duration { return *loadTrip / 2 })
+					h.way.set(false, nil, func(string) time.Duration { return *loadTrip / 2 })
 				}
 			})
 		t.Logf("%d agents: %d acquires, %d denied, the longest wait %s, %.4f writes an acquire, %d writes a second",

@@ -11,7 +11,7 @@ import (
 // loseAnswer has the next call be made, and its answer be lost.
 func (h *hooked) loseAnswer() {
 	steps := 0
-	h.set(false, func() bool {
+	h.set(false, func(string) bool {
 		if steps++; steps == 2 {
 			h.set(false, nil, nil)
 		}

@@ -34,13 +34,15 @@ type pool struct {
 	gather  bool                     // somebody wants slots that looks at the total alone
 	asked   int64                    // slots of the ticket; 0: there is none
 	askedAt time.Duration
+	wokenAt time.Duration // when the keeper was last told to ask again
 	// lackedTo is until when callers here wait for slots, by the last watch.
 	lackedTo time.Duration
 	called   time.Duration            // when idle slots were last asked of others
 	reaped   time.Duration            // when the dead were last looked for
 	former   map[string]time.Duration // by incarnation: when this agent first saw what it has left
 	gone     map[string]sighting
-	site     siteUse // as last counted
+	overAt   time.Duration // when the first of those is over that were not yet; 0: none is known
+	site     siteUse       // as last counted
 }
 
 // named returns a pool.

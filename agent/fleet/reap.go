@@ -127,6 +127,12 @@ func (f *Fleet) gone(ctx context.Context, name string, p *pool) (all []dead, err
 
 // over returns those of the dead whose fence is over.
 func (f *Fleet) over(ctx context.Context, p *pool, all []dead) (out []dead) {
+	next := time.Duration(0)
+	defer func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		p.overAt = next
+	}()
 	for _, d := range all {
 		now := f.cfg.Now()
 		f.mu.Lock()
@@ -139,6 +145,9 @@ func (f *Fleet) over(ctx context.Context, p *pool, all []dead) (out []dead) {
 		}
 		f.mu.Unlock()
 		if now-first < d.wait {
+			if at := first + d.wait; next == 0 || at < next {
+				next = at
+			}
 			if then.rev == 0 {
 				continue
 			}

@@ -94,11 +94,11 @@ func TestBlockEndsWithTheLease(t *testing.T) {
 		if got := r.must(r.checkOut(b, "2", 1)); got.For != first.For-3*time.Second {
 			t.Errorf("3 s after the lease was renewed, a block is for %s", got.For)
 		}
-		way.set(false, nil, func() time.Duration { return 2 * time.Second })
+		way.set(false, nil, func(string) time.Duration { return 2 * time.Second })
 		if got := r.must(r.checkOut(b, "3", 1)); got.For > first.For-3*time.Second {
 			t.Errorf("after a slow call a block is for %s since it began", got.For)
 		}
-		way.set(false, nil, func() time.Duration { return 0 })
+		way.set(false, nil, func(string) time.Duration { return 0 })
 		if _, err := b.fleet.ready(t.Context(), true); err != nil {
 			t.Fatal(err)
 		}

@@ -12,31 +12,36 @@ type way struct {
 
 	mu    sync.Mutex // guards all below
 	cut   bool       // nothing comes through
-	lose  func() bool
-	delay func() time.Duration
-	twice func() bool   // a call is made twice
-	lag   time.Duration // of watches
+	lose  func(call string) bool
+	delay func(call string) time.Duration
+	twice func(call string) bool // a call is made twice
+	lag   time.Duration          // of watches
+
+	chance *chance // nil: a call takes no time of its own
 }
 
 // set makes the faults of the way.
-func (w *way) set(cut bool, lose func() bool, delay func() time.Duration) {
+func (w *way) set(cut bool, lose func(call string) bool, delay func(call string) time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.cut, w.lose, w.delay = cut, lose, delay
 }
 
 // through has a call come through, or not; both ways may take time, and an answer may be lost after the call was made.
-func through[T any](ctx context.Context, w *way, call func() (T, error)) (T, error) {
+func through[T any](ctx context.Context, w *way, what string, call func() (T, error)) (T, error) {
 	var none T
 	step := func() error {
 		w.mu.Lock()
 		cut, lose, delay := w.cut, w.lose, w.delay
 		w.mu.Unlock()
 		var wait time.Duration
-		if delay != nil {
-			wait = delay()
+		if w.chance != nil {
+			wait = w.chance.trip(what)
 		}
-		if cut || lose != nil && lose() {
+		if delay != nil {
+			wait += delay(what)
+		}
+		if cut || lose != nil && lose(what) {
 			<-ctx.Done()
 			return ctx.Err()
 		}
@@ -49,7 +54,11 @@ func through[T any](ctx context.Context, w *way, call func() (T, error)) (T, err
 		}
 		return ctx.Err()
 	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	within := 5 * time.Second
+	if w.chance != nil {
+		within += w.chance.trip("within " + what)
+	}
+	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
 	if err := step(); err != nil {
 		return none, err
@@ -58,7 +67,7 @@ func through[T any](ctx context.Context, w *way, call func() (T, error)) (T, err
 	w.mu.Lock()
 	twice := w.twice
 	w.mu.Unlock()
-	if twice != nil && twice() {
+	if twice != nil && twice(what) {
 		out, err = call()
 	}
 	if err := step(); err != nil {
@@ -68,11 +77,15 @@ func through[T any](ctx context.Context, w *way, call func() (T, error)) (T, err
 }
 
 func (w *way) Txn(ctx context.Context, t *Txn) (*Result, error) {
-	return through(ctx, w, func() (*Result, error) { return w.sim.txn(t) })
+	what := string(t.Kind)
+	for _, o := range t.Then {
+		what += o.Get + o.List + o.Put + o.Delete
+	}
+	return through(ctx, w, what, func() (*Result, error) { return w.sim.txn(t) })
 }
 
 func (w *way) Grant(ctx context.Context, ttl time.Duration) (Lease, time.Duration, error) {
-	l, err := through(ctx, w, func() (Lease, error) {
+	l, err := through(ctx, w, "grant", func() (Lease, error) {
 		s := w.sim
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -88,7 +101,7 @@ func (w *way) Grant(ctx context.Context, ttl time.Duration) (Lease, time.Duratio
 }
 
 func (w *way) Renew(ctx context.Context, l Lease) (time.Duration, error) {
-	return through(ctx, w, func() (time.Duration, error) {
+	return through(ctx, w, "renew", func() (time.Duration, error) {
 		s := w.sim
 		s.mu.Lock()
 		defer s.mu.Unlock()

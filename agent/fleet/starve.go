@@ -3,6 +3,7 @@ package fleet
 import (
 	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -10,9 +11,10 @@ import (
 
 // Bounds of what an agent does that waits for slots.
 const (
-	callEvery  = time.Second     // the least time between words to those who have slots
-	mostCalled = 16              // agents, at one time
-	staleAfter = 6 * time.Second // for how long an agent that asks no more, and does not say why, keeps its turn
+	callEvery  = time.Second            // the least time between words to those who have slots
+	mostCalled = 16                     // agents, at one time
+	overRest   = 100 * time.Millisecond // the least time between looks at what is over by time alone
+	staleAfter = 6 * time.Second        // for how long an agent that asks no more, and does not say why, keeps its turn
 )
 
 // free returns how many of the free slots an agent may take, and how many its ticket asks for; zero: it has none, less:
@@ -104,6 +106,8 @@ func (f *Fleet) tidy(ctx context.Context) {
 			f.sayUse(ctx)
 		case <-f.gathers:
 			f.gather(ctx)
+		case <-time.After(f.untilOver()):
+			f.passOver(ctx)
 		case <-tick.C:
 			f.sweep(ctx)
 			f.census(ctx)
@@ -115,26 +119,89 @@ func (f *Fleet) tidy(ctx context.Context) {
 	}
 }
 
-// leaveTurn takes the agent out of the turn for the pools that over names. mu is held for it.
+// untilOver returns when to look again at slots that come free by time alone: those that a former incarnation may have
+// in use, and those of the dead that this agent has found while it starves.
+func (f *Fleet) untilOver() time.Duration {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now, least := f.cfg.Now(), time.Minute
+	for _, p := range f.pools {
+		for name, x := range p.held.Former {
+			least = min(least, p.former[name]+seconds(x.TTL)-now)
+		}
+		if at := f.wakeAt(p); at != 0 {
+			least = min(least, at-now)
+		}
+	}
+	return max(least, overRest)
+}
+
+// wakeAt is when an agent whose callers wait asks again, however long its keeper rests after calls in vain: when the
+// dead that it has found are over, and before long anyway, to find others. 0: nobody waits. mu is held.
+func (f *Fleet) wakeAt(p *pool) time.Duration {
+	if p.asked == 0 && f.cfg.Now() >= p.lackedTo {
+		return 0
+	}
+	at := max(p.askedAt, p.wokenAt) + f.cfg.TTL/6
+	if p.overAt != 0 {
+		at = min(at, p.overAt)
+	}
+	return at
+}
+
+func seconds(n float64) time.Duration { return time.Duration(n * float64(time.Second)) }
+
+// passOver gives slots back that a former incarnation has no more, and has this agent look at the dead whose slots it
+// waits for, once their time is over.
+func (f *Fleet) passOver(ctx context.Context) {
+	now, former := f.cfg.Now(), false
+	f.mu.Lock()
+	for name, p := range f.pools {
+		former = former || len(p.held.Former) > 0
+		if at := f.wakeAt(p); at == 0 || now < at {
+			continue
+		}
+		if p.overAt != 0 && now >= p.overAt {
+			p.overAt, p.reaped = 0, 0
+		}
+		p.wokenAt = now
+		f.news[name] = word{Wanted: f.news[name].Wanted, Free: max(f.news[name].Free, 1)}
+		close(f.rung)
+		f.rung = make(chan struct{})
+	}
+	f.mu.Unlock()
+	if former {
+		f.sweep(ctx)
+	}
+}
+
+// leaveTurn takes the agent out of the turn for the pools that over names. mu is held for it. What was kept for the
+// agent is others' then, who hear of it.
 func (f *Fleet) leaveTurn(ctx context.Context, over func(name string, p *pool) bool) {
 	f.mu.Lock()
-	var ops []Op
-	left := map[*pool]int64{}
+	left := map[string]int64{}
 	for name, p := range f.pools {
-		if p.asked > 0 && over(name, p) && len(ops) < maxGets {
-			left[p], p.asked = p.asked, 0
-			ops = append(ops, Op{Delete: f.keys.ticket(name, f.cfg.Agent)})
+		if p.asked > 0 && over(name, p) {
+			left[name], p.asked = p.asked, 0
 		}
 	}
 	f.mu.Unlock()
-	if len(ops) == 0 {
-		return
-	}
-	if _, err := f.cfg.Store.Txn(ctx, &Txn{Kind: KindWait, Then: ops}); err != nil {
-		f.mu.Lock() // it is tried again: others would wait for what nobody wants
-		defer f.mu.Unlock()
-		for p, asked := range left {
-			p.asked = max(p.asked, asked)
+	for _, name := range slices.Sorted(maps.Keys(left)) {
+		own, was := f.keys.ticket(name, f.cfg.Agent), f.lastSeen()
+		res, err := f.cfg.Store.Txn(ctx, &Txn{Kind: KindWait, Then: append(f.reads(name), Op{Delete: own})})
+		if err != nil {
+			f.mu.Lock() // it is tried again: others would wait for what nobody wants
+			p := f.pools[name]
+			p.asked = max(p.asked, left[name])
+			f.mu.Unlock()
+			continue
+		}
+		v, err := f.seeing(ctx, name, res, was)
+		if err != nil || v == nil {
+			continue
+		}
+		if ops := f.tellBehind(own, name, v, v.terms.Limit-v.net()); len(ops) > 0 {
+			f.cfg.Store.Txn(ctx, &Txn{Kind: KindWait, Then: ops}) // a help only: they ask again by themselves
 		}
 	}
 }
@@ -200,16 +267,27 @@ func (f *Fleet) served(me membership, name string, p *pool, v *view, asked, got 
 
 // tell returns the words to those who wait first for the slots that are free.
 func (f *Fleet) tell(name string, v *view, free int64) (ops []Op) {
+	return f.tellBehind("", name, v, free)
+}
+
+// tellBehind is tell for those whose tickets were made after the one with a key; empty: for all.
+func (f *Fleet) tellBehind(own, name string, v *view, free int64) (ops []Op) {
+	behind := own == ""
 	for _, kv := range v.first {
 		t, err := read[ticket](kv, true)
 		id := strings.TrimPrefix(kv.Key, f.keys.tickets(name))
+		if kv.Key == own {
+			behind = true
+		}
 		if err != nil || id == f.cfg.Agent {
 			continue
 		}
 		if free <= 0 || len(ops) >= mostCalled {
 			break
 		}
-		ops = append(ops, Op{Put: f.keys.word(id, name), Value: text(word{Free: min(free, t.Slots)})})
+		if behind {
+			ops = append(ops, Op{Put: f.keys.word(id, name), Value: text(word{Free: min(free, t.Slots)})})
+		}
 		if len(v.rules) == 0 { // a rule may keep those that wait first from what is free
 			free -= t.Slots
 		}

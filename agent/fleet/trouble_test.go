@@ -16,7 +16,11 @@ func (y *history) worse(h *host, what int) bool {
 		y.fault(&h.way.lag, 15*time.Second, func() { h.way.lags(y.rng.Int64N(int64(10 * time.Second))) },
 			func() { h.way.lags(0) })
 	case 14:
-		y.fault(&h.way.twice, 15*time.Second, func() { h.way.doubles(func() bool { return y.random()*3 < 1 }) },
+		y.fault(&h.way.twice, 15*time.Second, func() {
+			h.way.doubles(func(call string) bool {
+				return h.chance.float("twice "+call)*3 < 1
+			})
+		},
 			func() { h.way.doubles(nil) })
 	case 15:
 		y.copied(h)
@@ -32,7 +36,7 @@ func (w *way) lags(by int64) {
 	w.lag = time.Duration(by)
 }
 
-func (w *way) doubles(twice func() bool) {
+func (w *way) doubles(twice func(string) bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.twice = twice
@@ -40,9 +44,11 @@ func (w *way) doubles(twice func() bool) {
 
 // copied has a copy of a host's disk start as another host, with the same agent's key. It is there for a while.
 func (y *history) copied(h *host) {
-	twin := &host{c: y.crowd, id: h.id, way: &way{sim: y.sim}, drift: h.drift, epoch: h.epoch + "copy",
+	twin := &host{c: y.crowd, id: h.id, drift: h.drift, epoch: h.epoch + "copy",
 		licence: h.licence,
 		keep:    h.keep, labels: h.labels}
+	twin.chance = &chance{seed: h.chance.seed, host: h.id + " copied", begin: y.begin}
+	twin.way = &way{sim: y.sim, chance: twin.chance}
 	if y.ends[h] != nil {
 		return
 	}

@@ -156,7 +156,9 @@ func TestTurnsOfACrowd(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			c, rng := newCrowd(t, seed, 8, 16), rand.New(rand.NewPCG(seed, 11))
 			for _, h := range c.agents {
-				h.way.set(false, nil, func() time.Duration { return time.Duration(c.random() * 1e8) })
+				h.way.set(false, nil, func(call string) time.Duration {
+					return time.Duration(h.chance.float("delay "+call) * 1e8)
+				})
 				h.start()
 			}
 			time.Sleep(12 * time.Second)
