@@ -194,7 +194,7 @@ func (e *Enforcer) countToken(u User, n int) {
 func (r *Acquire) denyLease(e *Enforcer, shared *sharedHolder) *Denial {
 	u := r.Caller.Who()
 	own := 0
-	if shared != nil {
+	if shared != nil && shared.account != nil {
 		own = shared.account.leases.n
 	} else if a := e.accounts[u]; a != nil {
 		own = a.leases.n

@@ -52,7 +52,8 @@ func (e *Enforcer) Apply(ev Event) {
 		return
 	}
 	for _, it := range ev.Lease.Items {
-		if p := e.pools[it.Pool]; p != nil {
+		if p := e.pool(it.Pool); p != nil {
+			e.lately = p
 			e.reschedule(p)
 			if e.counting {
 				e.count(p, ev.At)
@@ -164,7 +165,7 @@ func (e *Enforcer) applyGranted(ev *Event) {
 	}
 	e.hold(h)
 	for i, it := range l.Items {
-		p := e.pools[it.Pool]
+		p := e.pool(it.Pool)
 		if p == nil { // recovery: the lease is known before the licence is
 			p = e.newPool(it.Pool, PoolGrant{Name: it.Pool, CountBy: CountLease})
 		}
@@ -229,15 +230,13 @@ func (e *Enforcer) applyEnded(ev *Event) {
 	e.untenure(h)
 	e.unhold(h)
 	e.untime(h)
-	shared := h.shared
-	e.unshare(shared)
 	for i, it := range l.Items {
-		p := e.pools[it.Pool]
+		p := e.pool(it.Pool)
 		if !l.ExpiresAt.IsZero() {
 			p.drop(h, i)
 		}
 		n := p.grant.parts(it)
-		p.give(l, shared, n)
+		p.give(l, h.shared, n)
 		p.members.remove(h)
 		if l.Lifetime == LifetimeBorrow {
 			p.borrowed -= n
@@ -248,6 +247,7 @@ func (e *Enforcer) applyEnded(ev *Event) {
 		}
 		e.drop(it.Pool, p)
 	}
+	e.unshare(h.shared)
 	if r := e.tokenOf(l); r != nil {
 		e.saveToken(r)
 		r.ended = ev.Cause

@@ -94,7 +94,7 @@ func (e *Enforcer) fitAll(r *Acquire, v *Verdict, items []Item, w *waiting, a *a
 		if d != nil {
 			return nil, d
 		}
-		return e.pools[got.Pool].alike(got), nil
+		return e.pool(got.Pool).alike(got), nil
 	}
 	granted := make([]Item, len(items))
 	for i, it := range items {
@@ -144,6 +144,9 @@ func (e *Enforcer) grant(r *Acquire, v *Verdict, items []Item, token *ClientToke
 func (e *Enforcer) sharedBy(r *Acquire) *sharedHolder {
 	if len(r.Labels) > 0 {
 		return nil
+	}
+	if s := e.latest; s != nil && s.Caller == r.Caller {
+		return s
 	}
 	return e.holders[r.Caller]
 }

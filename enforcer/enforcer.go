@@ -29,12 +29,14 @@ type Enforcer struct {
 	options  Options
 	verdict  *Verdict
 	pools    map[string]*pool
+	lately   *pool // that an event was about last; nil: it is forgotten
 	leases   Table[*held]
 	accounts map[User]*account
 	spare    *account                 // of nobody: the next one; nil: it is made
 	bytes    int                      // of all accounts
 	holders  map[Caller]*sharedHolder // holders without labels, shared by their leases
-	latest   *sharedHolder            // that was looked up there last; of no lease, where it is over
+	// latest is that which was looked up there last. It stays there without a lease, for one that comes and goes.
+	latest *sharedHolder
 
 	tokens map[TokenKey]*remembered
 	memory timetable[*remembered] // the tokens by when they may be forgotten
@@ -100,8 +102,8 @@ func (h *held) index(item int) *int32 {
 
 type sharedHolder struct {
 	*Holder
-	leases  int      // never 0 while it is among the holders
-	account *account // of its user, which has one for as long as it has a lease
+	leases  int      // 0 is that of the enforcer's latest alone
+	account *account // of its user, which has one for as long as it has a lease; nil without leases
 	// what the rules of the pool that was asked last say of it: see poolRules.says
 	rules  *poolRules
 	stance *stance
@@ -193,6 +195,14 @@ func (e *Enforcer) Fit() { e.leases.Fit() }
 
 // Touch has the place of a lease's id at hand for the Apply of an event of it: see [Table.Touch].
 func (e *Enforcer) Touch(id *LeaseID) byte { return e.leases.Touch(id) }
+
+// pool returns the pool of a name; nil: there is none. Most events and requests are about the pool of the last event.
+func (e *Enforcer) pool(name string) *pool {
+	if p := e.lately; p != nil && p.name == name {
+		return p
+	}
+	return e.pools[name]
+}
 
 // must returns a lease that is held.
 func (e *Enforcer) must(id LeaseID) *held {

@@ -245,12 +245,16 @@ func (e *Enforcer) share(h *Holder) *sharedHolder {
 		return nil
 	}
 	s := e.latest
-	if s == nil || s.Holder != h || s.leases == 0 { // in a recovery most leases are of the holder of the one before
+	if s == nil || s.Holder != h { // in a recovery most leases are of the holder of the one before
 		if s = e.holders[h.Caller]; s == nil {
 			s = &sharedHolder{Holder: h}
 			e.holders[h.Caller] = s
 		}
-		e.latest = s
+		e.latest, s = s, e.latest
+		if s != nil && s != e.latest && s.leases == 0 {
+			delete(e.holders, s.Caller)
+		}
+		s = e.latest
 	}
 	s.leases++
 	return s
@@ -260,7 +264,11 @@ func (e *Enforcer) unshare(s *sharedHolder) {
 	if s == nil {
 		return
 	}
-	if s.leases--; s.leases == 0 {
+	if s.leases--; s.leases > 0 {
+		return
+	}
+	s.account, s.rules, s.stance = nil, nil, nil // nothing keeps those for it
+	if s != e.latest {
 		delete(e.holders, s.Caller)
 	}
 }

@@ -290,6 +290,9 @@ func (s *twin) shares(t *rapid.T) {
 		if is.leases != counted[is] {
 			t.Fatalf("SharesAgree: %d leases share %v, counted as %d", counted[is], c, is.leases)
 		}
+		if is.leases == 0 && (is != s.e.latest || is.account != nil) {
+			t.Fatalf("SharesAgree: %v has no lease, and is kept: %+v", c, is)
+		}
 	}
 }
 
@@ -432,7 +435,9 @@ func summary(e *Enforcer) (out []string) {
 		out = append(out, fmt.Sprint("meter ", k, m))
 	}
 	for c, h := range e.holders {
-		out = append(out, fmt.Sprint(c, h.leases))
+		if h.leases > 0 { // the latest alone may have none
+			out = append(out, fmt.Sprint(c, h.leases))
+		}
 	}
 	for _, h := range e.HoldOffs() {
 		out = append(out, fmt.Sprint("held off ", *h))

@@ -61,7 +61,7 @@ func (e *Enforcer) linger(h *held, now time.Time) (out []Event) {
 		return nil
 	}
 	for _, it := range l.Items {
-		p := e.pools[it.Pool]
+		p := e.pool(it.Pool)
 		s := p.rules.says(h.shared, l.Holder)
 		if s == nil || s.linger == nil || p.capacity() == Unlimited || !p.named {
 			continue
@@ -101,7 +101,7 @@ func (e *Enforcer) returns(l *Lease, now time.Time) (out []Event) {
 	}
 	u := l.Holder.Who()
 	for _, it := range l.Items {
-		p := e.pools[it.Pool]
+		p := e.pool(it.Pool)
 		if p.lingers.of[u] == 0 {
 			continue
 		}

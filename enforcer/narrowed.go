@@ -54,7 +54,7 @@ func (e *Enforcer) denyBorrowByRule(a *asking, now time.Time) *Denial {
 			d.Field, d.Hint = "until", fmt.Sprintf("borrow until %s at most", stamp(now.Add(*b.MaxBorrow)))
 			return d
 		}
-		p := e.pools[it.Pool]
+		p := e.pool(it.Pool)
 		if p == nil {
 			continue
 		}

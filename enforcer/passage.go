@@ -98,7 +98,7 @@ func (e *Enforcer) barred(w *waiting) (b bar, ok bool) {
 		if s == nil || w.Draws {
 			continue
 		}
-		p := e.pools[it.Pool]
+		p := e.pool(it.Pool)
 		least := p.grant.parts(it.least(w.Request))
 		if room, by := p.ownRoom(s, unitOf(p.grant.CountBy, w.holder)); !room.Covers(least) {
 			return bar{by.tally, by.unit}, true

@@ -33,7 +33,7 @@ func (e *Enforcer) termsOf(v *Verdict) *Terms {
 
 // open returns a pool whose slots may be granted under the verdict, or says why none may.
 func (e *Enforcer) open(v *Verdict, name string) (*pool, *Denial) {
-	p := e.pools[name]
+	p := e.pool(name)
 	if p == nil || !p.named {
 		if _, ok := v.Meters[name]; ok {
 			return nil, bad("items",

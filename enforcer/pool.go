@@ -97,6 +97,9 @@ func (e *Enforcer) discard(p *pool) {
 	p.revokeAt = zeroTime
 	e.reschedule(p)
 	delete(e.pools, p.name)
+	if e.lately == p {
+		e.lately = nil
+	}
 }
 
 // capacity returns how many slots may be in use, overage included.

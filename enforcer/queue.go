@@ -136,7 +136,7 @@ func (r *Acquire) wait(e *Enforcer, items []Item, token *ClientToken, d *Denial,
 func (e *Enforcer) never(r *Acquire, items []Item) bool {
 	says := e.stances(r, items)
 	for i, it := range items {
-		p := e.pools[it.Pool]
+		p := e.pool(it.Pool)
 		if p == nil || !p.covers(p.most(), it.least(r)) || says != nil && p.neverUnder(says[i], it.least(r)) {
 			return true
 		}
@@ -268,7 +268,7 @@ func (e *Enforcer) vain(w *waiting, now time.Time) *Denial {
 		return nil
 	}
 	for i, it := range w.Items {
-		p := e.pools[it.Pool]
+		p := e.pool(it.Pool)
 		if !p.named {
 			return &Denial{Code: PoolUnknown, Field: "pool", Pool: it.Pool, Hint: v.knownPools(),
 				Detail: fmt.Sprintf("pool %q is no longer in the licence", it.Pool)}
