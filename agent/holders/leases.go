@@ -17,8 +17,9 @@ type leaseSet struct {
 }
 
 const (
-	// fewLeases is how many ids are kept in a row, at the most.
-	fewLeases = 16
+	// fewLeases is how many ids are kept in a row, at the most. So many are gone through faster than one is put into a
+	// map and taken out.
+	fewLeases = 64
 	// manyLeases is how many ids are kept in a map, at the most.
 	manyLeases = 4096
 )
