@@ -94,8 +94,9 @@ type Journal struct {
 	compacting chan struct{} // closed when the compaction under way is over; nil: none is under way
 	retry      int64         // a compaction failed: none is due below this size
 	buf        []byte
-	window     *window // nil: records are written with write(2)
-	unborn     bool    // there is no file yet: see Config.Late
+	head       [sumHead]byte // room for checksumBy
+	window     *window       // nil: records are written with write(2)
+	unborn     bool          // there is no file yet: see Config.Late
 
 	sums summed
 }

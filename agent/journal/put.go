@@ -37,7 +37,7 @@ func (j *Journal) put(records [][]byte) error {
 	if err != nil {
 		return j.cannot("write to", err)
 	}
-	if err := store(to, j.size, records); err != nil {
+	if err := store(to, j.size, records, &j.head); err != nil {
 		j.failed = j.cannot("write to", err)
 		return j.failed
 	}
@@ -82,7 +82,7 @@ func (j *Journal) encode(at, safe int64, records [][]byte) []byte {
 
 // store puts records into mapped memory, one after the other and the checksum of each last: at any instant all but the
 // last one are whole. Somebody who cuts the file meanwhile makes the kernel send SIGBUS, which is an error here.
-func store(to []byte, at int64, records [][]byte) (err error) {
+func store(to []byte, at int64, records [][]byte, head *[sumHead]byte) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if r := recover(); r != nil {
@@ -98,7 +98,7 @@ func store(to []byte, at int64, records [][]byte) (err error) {
 		binary.LittleEndian.PutUint64(b[8:], uint64(at))
 		copy(b[recordHead:], r)
 		binary.LittleEndian.PutUint32(b, uint32(len(r)))
-		seal(b, checksum(at, uint32(len(r)), b[8:]))
+		seal(b, checksumBy(head, at, uint32(len(r)), b[8:]))
 		to, at = to[n:], at+int64(n)
 	}
 	return nil
