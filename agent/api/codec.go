@@ -37,12 +37,14 @@ func plainRequest(line []byte) (r rpcRequest, ok bool) {
 		return r, false
 	}
 	params := jsontext.Value(rest[:len(rest)-1])
-	if _, plain := plainAcquire(params); plain {
-	} else if _, plain := plainMember(params, "id"); plain {
-	} else if !params.IsValid() {
-		return r, false
+	r = rpcRequest{Version: "2.0", ID: id, Method: methodName(method), Params: params}
+	var plain bool
+	if r.acquire, plain = plainAcquire(params); plain {
+		return r, true
 	}
-	return rpcRequest{Version: "2.0", ID: id, Method: methodName(method), Params: params}, true
+	r.acquire.pool = nil
+	_, plain = plainMember(params, "id")
+	return r, plain || params.IsValid()
 }
 
 // plainMember reads an object of one member whose value is a text without escapes: {"id":"…"}. The text is part of

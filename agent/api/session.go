@@ -52,6 +52,8 @@ type rpcRequest struct {
 	ID      jsontext.Value `json:"id"`
 	Method  string         `json:"method"`
 	Params  jsontext.Value `json:"params"`
+
+	acquire simpleAcquire // what plainRequest has found Params to be; its pool is nil: they are another thing
 }
 
 // Codes of JSON-RPC 2.0 §5.1. A problem of the agent's own has codeProblem, with the problem object as data.
@@ -119,6 +121,7 @@ type session struct {
 	fenced []fenced   // answers in out that the session looks at before and after it sends them, in their order
 	buf    []byte     // of the answer that is being written
 	shape  leaseRoom  // of the lease in it
+	same   lastLease  // that stands in it
 	broken bool       // the other end takes nothing any more
 	until  time.Time
 	fresh  []enforcer.LeaseID // granted by what is in out, without a client token

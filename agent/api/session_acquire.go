@@ -38,7 +38,7 @@ func (x *session) acquire(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 // asked is an acquire as a request of the core. The commonest one is in the session's own room, which the next one
 // takes: it does not wait, and whoever it is passed to keeps nothing of it.
 func (x *session) asked(r *rpcRequest) (q *enforcer.Acquire, nonce string, d *enforcer.Denial) {
-	if a, plain := plainAcquire(r.Params); plain {
+	if a := r.acquire; a.pool != nil {
 		if string(a.pool) != x.pool {
 			x.pool = string(a.pool)
 		}

@@ -107,8 +107,7 @@ func (x *session) listPools(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 
 // one reads parameters that name one lease.
 func one(r *rpcRequest) (enforcer.LeaseID, wire.LeaseRequest, *enforcer.Denial) {
-	text, plain := plainMember(r.Params, "id")
-	if plain {
+	if text, plain := plainMember(r.Params, "id"); plain {
 		if id, ok := enforcer.ReadLeaseID(text); ok {
 			return id, wire.LeaseRequest{}, nil
 		}

@@ -10,6 +10,9 @@ import (
 // answerHead begins an answer that is written by hand; the request's id follows.
 const answerHead = `{"jsonrpc":"2.0","id":`
 
+// emptyTail ends an answer that says nothing but that the request was carried out.
+const emptyTail = ",\"result\":{}}\n"
+
 // flush sends the gathered answers. It cuts off an end that does not read.
 func (x *session) flush() {
 	x.mu.Lock()
@@ -68,16 +71,22 @@ func (x *session) send(b []byte) {
 
 // write is send with the lock held.
 func (x *session) write(b []byte) {
-	if x.broken {
-		return
+	if x.roomFor(len(b)) {
+		x.out = append(x.out, b...)
 	}
-	if len(x.out) > 0 && len(x.out)+len(b) > sendAt {
-		if x.empty(); x.broken {
-			return
-		}
+}
+
+// roomFor has room in out for n bytes more, which the caller puts there, and reports whether there is any use in that.
+// x.mu is held.
+func (x *session) roomFor(n int) bool {
+	if len(x.out) > 0 && len(x.out)+n > sendAt {
+		x.empty()
+	}
+	if x.broken {
+		return false
 	}
 	x.last = false
-	x.out = append(x.out, b...)
+	return true
 }
 
 // writeLease writes the answer that is a lease, with its token; empty: it has none. If the answer to an acquire is not
@@ -85,14 +94,17 @@ func (x *session) write(b []byte) {
 func (x *session) writeLease(id jsontext.Value, g Grant, token string, acquired bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.buf = append(append(x.buf[:0], answerHead...), id...)
-	idTo := len(x.buf)
-	x.buf = append(x.buf, `,"result":`...)
-	x.buf = append(x.shape.append(x.buf, x.server, g.Lease, token), '}', '\n')
+	if !x.sameAgain(id, g.Lease, token) {
+		x.buf = append(append(x.buf[:0], answerHead...), id...)
+		x.buf = append(x.buf, `,"result":`...)
+		x.buf = append(x.shape.append(x.buf, x.server, g.Lease, token), '}', '\n')
+		x.remember(id, g.Lease, token)
+	}
 	x.write(x.buf)
 	if g.Late != nil && !x.broken {
 		from := len(x.out) - len(x.buf)
-		x.fenced = append(x.fenced, fenced{from, len(x.out), from + idTo, g.ID, g.Late})
+		x.fenced = append(x.fenced, fenced{from, len(x.out), from + len(answerHead) + len(id), g.ID,
+			g.Late})
 	}
 	switch {
 	case !acquired || !undoable(g.Lease):
@@ -113,6 +125,7 @@ func (x *session) writeLease(id jsontext.Value, g Grant, token string, acquired 
 func (x *session) notify(ev *Event) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
+	x.same = lastLease{}
 	x.buf = append(append(append(x.buf[:0], `{"jsonrpc":"2.0","method":"`...), ev.Type...), `","params":`...)
 	x.write(append(append(x.buf, ev.JSON...), '}', '\n'))
 }
@@ -137,9 +150,10 @@ func (x *session) reply(id jsontext.Value, result any, e *rpcError) {
 	if _, nothing := result.(struct{}); nothing {
 		x.mu.Lock()
 		defer x.mu.Unlock()
-		x.buf = append(append(x.buf[:0], answerHead...), id...)
-		x.buf = append(x.buf, ",\"result\":{}}\n"...)
-		x.write(x.buf)
+		// Not in buf: the lease that stands in it may be of use (see sameAgain).
+		if x.roomFor(len(answerHead) + len(id) + len(emptyTail)) {
+			x.out = append(append(append(x.out, answerHead...), id...), emptyTail...)
+		}
 		return
 	}
 	x.send(answerLine(id, result, e))
