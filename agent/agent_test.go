@@ -246,7 +246,7 @@ func TestReload(t *testing.T) {
 	good := h.config
 	h.config = good + "      revoked: true\n"
 	r, err := h.Reload(t.Context())
-	if err != nil || len(r.Restart) != 0 || len(r.Changed) != 1 || r.Changed[0] != "license.trust[0].revoked" {
+	if err != nil || len(r.Restart) != 0 || len(r.Changed) != 1 || r.Changed[0] != "license.trust[k1]" {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	l := h.until("revoked", code("UNTRUSTED_KEY"))

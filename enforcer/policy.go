@@ -18,6 +18,8 @@ type Policy struct {
 	Match Match  // all that it states must match
 	Not   Match  // nothing that it states may match
 	Pools []Glob // none: all pools, and of Deny and Priority all meters, too
+	// Except are pools that the rule is not about, though Pools names them.
+	Except []Glob
 	// Elsewhere says that the rule is of other hosts, and concerns nobody here. See On.
 	Elsewhere bool
 
@@ -188,7 +190,9 @@ func (p *Policy) Concerns(h *Holder) bool {
 }
 
 // Of reports whether the rule is about a pool.
-func (p *Policy) Of(pool string) bool { return len(p.Pools) == 0 || anyMatches(p.Pools, pool) }
+func (p *Policy) Of(pool string) bool {
+	return (len(p.Pools) == 0 || anyMatches(p.Pools, pool)) && !anyMatches(p.Except, pool)
+}
 
 // On returns the rule as it is on the host of a name, where it looks at no host any more.
 func (p Policy) On(host string) Policy {

@@ -61,6 +61,12 @@ func (ps *Policies) Review(v *Verdict) (out []Remark) {
 
 // covers reports whether a rule is of all pools that another is of, as far as their words tell.
 func (p *Policy) covers(o *Policy) bool {
+	names, literal := literal(o.Pools)
+	if slices.ContainsFunc(p.Except, func(g Glob) bool {
+		return !slices.Contains(o.Except, g) && (!literal || slices.ContainsFunc(names, g.Matches))
+	}) {
+		return false
+	}
 	if len(p.Pools) == 0 {
 		return true
 	}
@@ -76,6 +82,14 @@ func (p *Policy) reviewPools(v *Verdict, say func(string, ...any)) {
 		if !slices.ContainsFunc(names, g.Matches) {
 			say("pools has %q, which no pool of the licence matches; it has %s", g.Text, strings.Join(names, ", "))
 		}
+	}
+	for _, g := range p.Except {
+		if !slices.ContainsFunc(names, g.Matches) {
+			say("except has %q, which no pool of the licence matches; it has %s", g.Text, strings.Join(names, ", "))
+		}
+	}
+	if len(p.Except) > 0 && !slices.ContainsFunc(names, p.Of) {
+		say("it is of no pool of the licence: pools and except leave none of %s", strings.Join(names, ", "))
 	}
 	for _, name := range names {
 		g, isPool := v.Pools[name]

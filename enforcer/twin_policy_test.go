@@ -34,6 +34,9 @@ func (s *twin) rules(t *rapid.T) {
 		if rapid.Bool().Draw(t, "pools") {
 			p.Pools = []Glob{{Text: rapid.SampledFrom(append(meterNames, poolNames...)).Draw(t, "pool")}}
 		}
+		if rapid.IntRange(0, 4).Draw(t, "except") == 0 {
+			p.Except = []Glob{{Text: rapid.SampledFrom([]string{"a", "?"}).Draw(t, "but")}}
+		}
 		s.verb(t, &p)
 		out = append(out, p)
 	}

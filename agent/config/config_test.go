@@ -252,8 +252,8 @@ func TestDiff(t *testing.T) {
 			"true}\nsocket:\n  admin:\n    - {uid: 7}\n")
 	taken, restart := Diff(a, b)
 	if got, want := strings.Join(taken, " "),
-		"license.trust[0].revoked log.level socket.admin socket.admin[0].uid"; !strings.Contains(got,
-		"license.trust[0].revoked log.level") || !strings.Contains(got, "socket.admin[0].uid") {
+		"license.trust[x] log.level socket.admin socket.admin[0].uid"; !strings.Contains(got,
+		"license.trust[x] log.level") || !strings.Contains(got, "socket.admin[0].uid") {
 		t.Errorf("taken %q, want %q", got, want)
 	}
 	if got := strings.Join(restart, " "); got != "license.path product" {
@@ -269,6 +269,35 @@ func TestDiff(t *testing.T) {
 	}
 	if taken, restart := Diff(a, a); len(taken)+len(restart) > 0 {
 		t.Error("a configuration differs from itself")
+	}
+}
+
+// TestDiffNamesEntries: a reload names the one anchor, plugin or listener that differs, wherever it stands in its list.
+func TestDiffNamesEntries(t *testing.T) {
+	const x, y, z = "{kid: x, key: k}", "{kid: y, key: k}", "{kid: z, key: k}"
+	trust := func(s string) *Config { return load(t, "license: {trust: ["+s+"]}\n") }
+	listener := func(s string) *Config {
+		return load(t, "listeners: ["+s+"{address: unix:/run/c.sock, dialect: c}]\n")
+	}
+	plugin := func(name string) string {
+		return "{name: " + name + ", path: /" + name + ", sha256: " + strings.Repeat("ab", 32) + "}"
+	}
+	for _, row := range []struct {
+		before, after  *Config
+		taken, restart string
+	}{
+		{trust(x + "," + y), trust(z + "," + x + "," + y), "license.trust[z]", ""},
+		{trust(x + "," + y), trust(y), "license.trust[x]", ""},
+		{trust(x + "," + y), trust(y + "," + x), "", ""},
+		{trust(x + "," + y), trust(x + ", {kid: y, key: l}"), "license.trust[y]", ""},
+		{listener(""), listener("{address: unix:/run/a.sock, dialect: a}, "), "", "listeners[a]"},
+		{load(t, "plugins: ["+plugin("a")+", "+plugin("b")+"]\n"), load(t, "plugins: ["+plugin("b")+"]\n"), "",
+			"plugins[a]"},
+	} {
+		taken, restart := Diff(row.before, row.after)
+		if a, b := strings.Join(taken, " "), strings.Join(restart, " "); a != row.taken || b != row.restart {
+			t.Errorf("taken %q, restart %q, want %q and %q", a, b, row.taken, row.restart)
+		}
 	}
 }
 

@@ -19,6 +19,8 @@ type Policy struct {
 	Match PolicyMatch `yaml:"match"` // all fields that are given must match; none: everybody matches
 	Not   PolicyMatch `yaml:"not"`   // no field that is given may match
 	Pools []string    `yaml:"pools"` // globs; none: all pools
+	// Except are globs of pools that the rule is not of, though pools names them, or all.
+	Except []string `yaml:"except"`
 
 	Deny    bool   `yaml:"deny"`
 	Text    string `yaml:"text"` // told to people whom the rule denies something
@@ -130,10 +132,12 @@ func (k *checker) policies() {
 		seen[p.Name] = true
 		k.match(i, "match", p.Match)
 		k.match(i, "not", p.Not)
-		for _, pool := range p.Pools {
-			if pool == "" || len(pool) > 64 {
-				k.policyBad(i, "pools", "%s: pools has %q, and needs names of pools, of at most 64 bytes", key,
-					clip(pool))
+		for field, list := range map[string][]string{"pools": p.Pools, "except": p.Except} {
+			for _, pool := range list {
+				if pool == "" || len(pool) > 64 {
+					k.policyBad(i, field, "%s: %s has %q, and needs names of pools, of at most 64 bytes", key, field,
+						clip(pool))
+				}
 			}
 		}
 		k.verbs(i, key, p)

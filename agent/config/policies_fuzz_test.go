@@ -89,7 +89,8 @@ func (b *bound) pass(d time.Duration) {
 // granted without them.
 func FuzzPolicies(f *testing.F) {
 	f.Add([]byte("groups: [{name: cad, members: [Ann, 'b*'], ignore_case: true}]\npolicies:\n" +
-		"  - {name: a, match: {user: ['@cad', bob], uid: [1, 2-4], label: {team: 'x*'}}, pools: [s*], reserve: 2}\n" +
+		"  - {name: a, match: {user: ['@cad', bob], uid: [1, 2-4], label: {team: 'x*'}}, pools: [s*], " +
+		"except: [seats], reserve: 2}\n" +
 		"  - {name: b, not: {group: [cad], exe: ['/opt/*'], host: ['build-?']}, max: 1, per: user, text: no}\n"))
 	for _, verb := range []string{"deny: true", "max: 2", "max: 281474976710656", "max: 1, per: pod",
 		"reserve: 2, match: {uid: [2]}", "reserve: 281474976710656, match: {label: {a: '*'}}", "priority: 100",

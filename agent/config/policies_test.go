@@ -30,6 +30,7 @@ func TestPolicyFaults(t *testing.T) {
 		{"unknown group", `{name: a, max: 1, match: {user: ["@drawrs"]}}`,
 			`usher.yaml:3: policies[0] (a): match.user names the group "@drawrs", which there is not; ` +
 				`did you mean "@drawers"?`},
+		{"bad except", `{name: a, max: 1, except: [""]}`, `except has "", and needs names of pools`},
 		{"bad uid", `{name: a, max: 1, not: {uid: [9-1]}}`, `not.uid: "9-1" is no uid and no range of them`},
 		{"group as uid", `{name: a, max: 1, match: {uid: ["@drawers"]}}`, "groups hold names, so use user"},
 		{"empty entry", `{name: a, max: 1, match: {exe: [""]}}`, "match.exe has an empty text"},

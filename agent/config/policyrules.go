@@ -46,8 +46,8 @@ func (c *Config) Rules(host string) *enforcer.Policies {
 	rules := make([]enforcer.Policy, 0, len(c.Policies))
 	for _, p := range c.Policies {
 		r := enforcer.Policy{Name: p.Name, Text: p.Text, Match: match(p.Match), Not: match(p.Not),
-			Pools: globs(p.Pools),
-			Deny:  p.Deny, Reserve: p.Reserve, Max: p.Max, Per: enforcer.CountBy(p.Per), Priority: p.Priority,
+			Pools: globs(p.Pools), Except: globs(p.Except),
+			Deny: p.Deny, Reserve: p.Reserve, Max: p.Max, Per: enforcer.CountBy(p.Per), Priority: p.Priority,
 			Linger: p.Linger.Duration(), MaxHold: p.MaxHold.Duration(), IdleTimeout: p.IdleTimeout.Duration(),
 			OverageMax: p.OverageMax, MaxBorrow: p.MaxBorrow.pointer(), LowWater: p.BorrowLowWater}
 		if p.NoBorrow {

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"io/fs"
 	"reflect"
@@ -109,10 +110,20 @@ func (c *Config) named() map[string][]string {
 	for _, p := range c.Policies {
 		m["policies"] = append(m["policies"], p.Name)
 	}
+	for _, t := range c.License.Trust {
+		m["license.trust"] = append(m["license.trust"], t.KeyID)
+	}
+	for _, p := range c.Plugins {
+		m["plugins"] = append(m["plugins"], p.Name)
+	}
+	for _, l := range c.Listeners {
+		m["listeners"] = append(m["listeners"], cmp.Or(l.Dialect, l.Address))
+	}
 	return m
 }
 
-// values returns every key with its value. All of a rule or a group is one value, under its name: policies[NAME].
+// values returns every key with its value. All of an entry of a list whose entries have names is one value, under its
+// name: policies[NAME]. A name that several entries have stands for all of them.
 func (c *Config) values() map[string]string {
 	m, named := map[string]string{}, c.named()
 	for _, s := range c.Show() {
@@ -129,8 +140,8 @@ func (c *Config) values() map[string]string {
 }
 
 // Diff returns the keys whose values differ: those that a running agent takes over, and those that need a restart. A
-// rule or a group that is new, gone or changed is named once, as policies[NAME]; policies alone says that rules which
-// stay have another order.
+// rule, a group, an anchor, a plugin or a listener that is new, gone or changed is named once, as policies[NAME];
+// policies alone says that rules which stay have another order.
 func Diff(before, after *Config) (taken, restart []string) {
 	a, b := before.values(), after.values()
 	now := after.named()

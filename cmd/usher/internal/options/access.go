@@ -46,25 +46,19 @@ func (c *carrier) access(exclude, excludeAll, include, includeAll string, forbid
 			continue
 		}
 		named = append(named, pools...)
-		c.include(lists[key], pools, everywhere, forbid)
+		c.include(lists[key], config.Policy{Pools: pools}, everywhere, forbid)
 	}
 	if len(all) == 0 {
 		return
 	}
-	pools, exact := c.rest(named)
-	if exact && len(named) > 0 && len(pools) == 0 {
+	pools, except, some := c.rest(named)
+	if !some {
 		for _, o := range all {
 			c.by[o.line].part = "part of the rules of the " + include + " lines, which name all pools"
 		}
 		return
 	}
-	c.include(all, pools, config.PolicyMatch{}, forbid)
-	if !exact && len(c.by[all[0].line].rules) > 0 {
-		c.partly(all[0], fmt.Sprintf(
-			"the rule is for all pools, so that those whom %s lines name for %s alone are kept "+
-				"from them, too", include, names(named)),
-			"name all pools of the licence with --pools a,b,c, so that the others can be written")
-	}
+	c.include(all, config.Policy{Pools: pools, Except: except}, config.PolicyMatch{}, forbid)
 }
 
 // named returns whom an option is for. Where a policy can name nobody of them, ok is false and a remark says so.
@@ -80,10 +74,9 @@ func (c *carrier) named(o *option) (s selection, ok bool) {
 	return s, true
 }
 
-// include forbids something to all but those of a list, and to those of a match who are on every list. The rule stands
-// at the first line of the list.
-func (c *carrier) include(own []*option, pools []string, all config.PolicyMatch, forbid func(*config.Policy)) {
-	p := config.Policy{Pools: pools}
+// include forbids something to all but those of a list, and to those of a match who are on every list. p has the pools
+// that the rule is of. It stands at the first line of the list.
+func (c *carrier) include(own []*option, p config.Policy, all config.PolicyMatch, forbid func(*config.Policy)) {
 	var some []*option
 	p.Not, some = c.listed(own)
 	if !union(&p.Not, all) {

@@ -268,20 +268,22 @@ func (c *carrier) key(o *option) string {
 	return spec
 }
 
-// rest returns the pools that are not among those; exact is false where the pools are not known, and then it is all.
-func (c *carrier) rest(but []string) (pools []string, exact bool) {
+// rest returns the pools that are not among those, as the pools and the exceptions of a rule; some is false where there
+// are none.
+func (c *carrier) rest(but []string) (pools, except []string, some bool) {
 	if len(but) == 0 {
-		return nil, true
+		return nil, nil, true
 	}
 	if c.All == nil {
-		return nil, false
+		slices.Sort(but)
+		return nil, slices.Compact(but), true
 	}
 	for _, p := range c.All {
 		if !slices.Contains(but, p) {
 			pools = append(pools, p)
 		}
 	}
-	return pools, true
+	return pools, nil, len(pools) > 0
 }
 
 // numbers carries the options that give a feature one number, of which the last line counts.

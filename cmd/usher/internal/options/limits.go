@@ -152,7 +152,6 @@ func (c *carrier) timeouts() {
 		clear(own)
 	}
 	var named []string
-	longer := false
 	for _, o := range c.each("TIMEOUT") {
 		if own[c.key(o)] != o {
 			continue
@@ -162,22 +161,17 @@ func (c *carrier) timeouts() {
 			continue
 		}
 		named = append(named, pools...)
-		longer = longer || all != nil && (o.n > all.n || o.n == 0)
-		c.timeout(o, pools)
+		c.timeout(o, config.Policy{Pools: pools})
 	}
 	if all == nil {
 		return
 	}
-	pools, exact := c.rest(named)
-	if exact && len(named) > 0 && len(pools) == 0 {
+	pools, except, some := c.rest(named)
+	if !some {
 		c.no(all, "other lines are for all pools that there are", "take the line away")
 		return
 	}
-	c.timeout(all, pools)
-	if !exact && longer {
-		c.partly(all, fmt.Sprintf("the rule is for all pools, and of two times the shorter holds, for %s, too",
-			names(named)), "name all pools of the licence with --pools a,b,c, so that the others can be written")
-	}
+	c.timeout(all, config.Policy{Pools: pools, Except: except})
 }
 
 // maxIdle is the longest idle time of a policy, in seconds.
@@ -186,7 +180,8 @@ const maxIdle = 10 * 365 * 24 * 3600
 // rlmFloor is the shortest time that RLM takes unless the licence says otherwise, in seconds.
 const rlmFloor = 3600
 
-func (c *carrier) timeout(o *option, pools []string) {
+// timeout adds the rule of a time; p has the pools that it is of.
+func (c *carrier) timeout(o *option, p config.Policy) {
 	if o.n == 0 {
 		c.no(o, "0 is no time", "take the line away, or give the seconds")
 		return
@@ -195,7 +190,8 @@ func (c *carrier) timeout(o *option, pools []string) {
 		c.no(o, "it is longer than ten years", "take the line away")
 		return
 	}
-	c.add(o, config.Policy{Pools: pools, IdleTimeout: config.Duration(time.Duration(o.n) * time.Second)})
+	p.IdleTimeout = config.Duration(time.Duration(o.n) * time.Second)
+	c.add(o, p)
 	mend := "see to it that the product does; usher.yaml's idle_timeout says how"
 	reason := "a holder is idle when it does not renew its lease"
 	if c.file.System == RLM && o.n < rlmFloor {

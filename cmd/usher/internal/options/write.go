@@ -151,6 +151,9 @@ func (w *writer) rule(p config.Policy) {
 	if len(p.Pools) > 0 {
 		w.line("    pools: %s", sequence(p.Pools))
 	}
+	if len(p.Except) > 0 {
+		w.line("    except: %s", sequence(p.Except))
+	}
 	number := func(key string, n int64) {
 		if n != 0 {
 			w.line("    %s: %d", key, n)
