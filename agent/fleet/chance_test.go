@@ -28,8 +28,13 @@ func (c *chance) float(purpose string) float64 {
 		c.at, c.n = now, map[string]int{}
 	}
 	c.n[purpose]++
+	return drawn01(c.seed, c.host, c.at, purpose, c.n[purpose])
+}
+
+// drawn01 is a number from 0 to 1 that depends on what it is given alone.
+func drawn01(of ...any) float64 {
 	h := fnv.New64a()
-	fmt.Fprint(h, c.seed, c.host, c.at, purpose, c.n[purpose])
+	fmt.Fprint(h, of...)
 	x := h.Sum64() // its upper bits depend little on the last bytes
 	x ^= x >> 33
 	x *= 0xff51afd7ed558ccd
@@ -39,6 +44,12 @@ func (c *chance) float(purpose string) float64 {
 
 // of is the jitter of one part of the host's agent.
 func (c *chance) of(part string) func() float64 { return func() float64 { return c.float(part) } }
+
+// wall is the host's wall clock: it steps every few seconds, by up to a day either way.
+func (c *chance) wall() time.Time {
+	step := drawn01(c.seed, c.host, "wall", int(time.Since(c.begin)/(7*time.Second)))
+	return time.Now().Add(time.Duration((step - 0.5) * float64(48*time.Hour)))
+}
 
 // trip is for how long one way of a call is on the way: no two calls arrive at one instant.
 func (c *chance) trip(of string) time.Duration {

@@ -35,6 +35,7 @@ type crowd struct {
 	limit  int64   // the lowest that a licence in force on a living agent grants
 	wrong  string  // the first instant at which more might be handed out
 	served int64
+	sparse bool        // what may be handed out is added up now and then, not after each change
 	rules  *crowdRules // nil: there are none
 }
 
@@ -96,7 +97,7 @@ func (h *host) start() {
 		Keep: h.keep, spread: h.spread, Member: Member{Labels: h.labels}, Observer: h.c.observer,
 		Load: func() ([]byte, error) { return h.record, nil },
 		Save: func(b []byte) error { h.record = b; return nil },
-		Time: time.Now, Jitter: h.chance.of("fleet")})
+		Time: h.chance.wall, Jitter: h.chance.of("fleet")})
 	if err != nil {
 		h.c.t.Fatal(err)
 	}
@@ -108,7 +109,7 @@ func (h *host) start() {
 			return h.blocks, nil
 		}, Write: func(_ string, b []byte) error { h.blocks = b; return nil }},
 		Draws:  shares.File{Read: func(string) ([]byte, error) { return nil, fs.ErrNotExist }},
-		BootID: h.epoch, Now: h.now, Time: time.Now, CallWithin: 8 * time.Second, Jitter: h.chance.of("keeper"),
+		BootID: h.epoch, Now: h.now, Time: h.chance.wall, CallWithin: 8 * time.Second, Jitter: h.chance.of("keeper"),
 		Request: func(l *enforcer.License, doc []byte) plugin.Request {
 			return plugin.Request{LicenseID: l.ID, Product: l.Product, Document: doc}
 		},
@@ -173,7 +174,9 @@ func (h *host) changed() {
 			h.longest = max(h.longest, time.Since(h.since))
 		}
 	}
-	h.c.check()
+	if !h.c.sparse {
+		h.c.check()
+	}
 }
 
 // usable is what the agent may hand out at this instant. mu is held.

@@ -28,6 +28,7 @@ type load struct {
 
 	apart bool // hosts' callers act one host after the other, not all at one instant
 
+	calls                  int // of the store
 	acquires, denied, late int // late: served after more than two seconds
 	longest                time.Duration
 }
@@ -47,14 +48,20 @@ func (l *load) run(warm, span time.Duration) (writes int) {
 	for _, h := range l.agents {
 		all = append(all, &callers{host: h})
 	}
-	before := 0
+	before, calls := 0, 0
+	l.mu.Lock()
+	l.sparse = true
+	l.mu.Unlock()
 	for at := time.Duration(0); at < warm+span; at += loadTick {
 		if !l.apart {
 			time.Sleep(loadTick)
 		}
+		l.mu.Lock()
+		l.check()
+		l.mu.Unlock()
 		counts := at >= warm
 		if at == warm {
-			before = l.sim.wrote()
+			before, calls = l.sim.wrote(), l.sim.called()
 			if c, ok := l.observer.(*tallied); ok {
 				c.mark()
 			}
@@ -66,7 +73,14 @@ func (l *load) run(warm, span time.Duration) (writes int) {
 			l.tick(c, counts)
 		}
 	}
+	l.calls = l.sim.called() - calls
 	return l.sim.wrote() - before
+}
+
+func (s *sim) called() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.calls
 }
 
 func (s *sim) wrote() int {
@@ -207,8 +221,8 @@ func TestLoad(t *testing.T) {
 					h.way.set(false, nil, func(string) time.Duration { return *loadTrip / 2 })
 				}
 			})
-		t.Logf("%d agents: %d acquires, %d denied, the longest wait %s, %.4f writes an acquire, %d writes a second",
-			n, l.acquires, l.denied, l.longest, float64(writes)/float64(l.acquires), writes/30)
+		t.Logf("%d agents: %d acquires, %d denied, the longest wait %s, %.4f writes an acquire, %d writes and %d calls "+
+			"a second", n, l.acquires, l.denied, l.longest, float64(writes)/float64(l.acquires), writes/30, l.calls/30)
 		for i, phase := range []string{"at the start", "then"} {
 			n := calls.phases[i]
 			done, undone, reads := n[KindChange][Done], n[KindChange][Conflict], n[KindRead][Done]
