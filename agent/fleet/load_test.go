@@ -221,8 +221,10 @@ func TestLoad(t *testing.T) {
 					h.way.set(false, nil, func(string) time.Duration { return *loadTrip / 2 })
 				}
 			})
-		t.Logf("%d agents: %d acquires, %d denied, the longest wait %s, %.4f writes an acquire, %d writes and %d calls "+
-			"a second", n, l.acquires, l.denied, l.longest, float64(writes)/float64(l.acquires), writes/30, l.calls/30)
+		t.Logf(
+			"%d agents: %d acquires, %d denied, the longest wait %s, %.4f writes an acquire, %d writes and %d calls "+
+				"a second", n, l.acquires, l.denied, l.longest, float64(writes)/float64(l.acquires), writes/30,
+			l.calls/30)
 		for i, phase := range []string{"at the start", "then"} {
 			n := calls.phases[i]
 			done, undone, reads := n[KindChange][Done], n[KindChange][Conflict], n[KindRead][Done]
