@@ -49,12 +49,12 @@ func (f *Fleet) reads(name string) []Op {
 // look reads a pool.
 func (f *Fleet) look(ctx context.Context, name string) (*view, error) {
 	for {
-		was := f.lastSeen()
+		was, known := f.lastSeen(), f.knownMod(name)
 		res, err := f.cfg.Store.Txn(ctx, &Txn{Kind: KindRead, Then: f.reads(name)})
 		if err != nil {
 			return nil, f.transient(err)
 		}
-		v, err := f.seeing(ctx, name, res, was)
+		v, err := f.seeing(ctx, name, res, was, known)
 		if v != nil || err != nil {
 			return v, err
 		}
@@ -62,8 +62,8 @@ func (f *Fleet) look(ctx context.Context, name string) (*view, error) {
 }
 
 // seeing makes a view of what was read. It is nil where this agent has just begun a quarantine, which is not in what
-// was read. was is what had been seen of the store before.
-func (f *Fleet) seeing(ctx context.Context, name string, res *Result, was seen) (*view, error) {
+// was read. was is what had been seen of the store before, and known the revision of the agent's block that it had then.
+func (f *Fleet) seeing(ctx context.Context, name string, res *Result, was seen, known int64) (*view, error) {
 	if err := f.sane(ctx, res, was); err != nil {
 		return nil, err
 	}
@@ -93,7 +93,10 @@ func (f *Fleet) seeing(ctx context.Context, name string, res *Result, was seen) 
 			return nil, plugin.Transiently("%v", err)
 		}
 	}
-	if v.store.Epoch != f.lastSeen().Epoch {
+	if err := f.complete(ctx, v.storeKV, was, f.lacking(name, known, v.mineKV.Mod)); err != nil {
+		return nil, err
+	}
+	if !f.sees(name, v) {
 		return nil, nil
 	}
 	return v, nil

@@ -42,6 +42,7 @@ func (d *Drawer) System() string { return d.licence.System }
 type tally struct {
 	epoch string // of the store that the agent's own draws were last written to
 	last  lastDraw
+	sum   int64 // of all agents
 }
 
 // Draw takes draws, once a token.
@@ -95,13 +96,20 @@ func (d *Drawer) Draw(ctx context.Context, r *plugin.Draw) (*plugin.Drawn, error
 			return nil, plugin.Transiently("%v", err)
 		}
 		epoch := f.lastSeen().Epoch
+		if p.tally.epoch == epoch && (own.Sum < p.tally.last.Sum || sum.Drawn < p.tally.sum) {
+			kv, _ := res.one(0)
+			if err := f.complete(ctx, kv, was, true); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		if p.tally.epoch != "" && p.tally.epoch != epoch && p.tally.last.Sum > own.Sum {
 			// The store is an old copy, and does not know all that this agent has drawn.
 			sum.Drawn += p.tally.last.Sum - own.Sum
 			own = p.tally.last
 		}
 		if own.Token == r.Token {
-			p.tally = tally{epoch, own}
+			p.tally = tally{epoch, own, sum.Drawn}
 			return &plugin.Drawn{Meter: r.Meter, N: own.N, State: r.State}, nil
 		}
 		n := min(r.N, limit-sum.Drawn)
@@ -117,7 +125,7 @@ func (d *Drawer) Draw(ctx context.Context, r *plugin.Draw) (*plugin.Drawn, error
 			return nil, f.transient(err) // the same token finds out whether it was done
 		}
 		if res.Done {
-			p.tally = tally{epoch, next}
+			p.tally = tally{epoch, next, sum.Drawn + n}
 			return &plugin.Drawn{Meter: r.Meter, N: n, State: r.State}, nil
 		}
 		if err := f.again(ctx, try, 0); err != nil {

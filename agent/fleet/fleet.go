@@ -301,6 +301,7 @@ func (f *Fleet) renew(ctx context.Context, me membership) (membership, error) {
 	}
 	names, gets := f.termsInUse()
 	was := f.lastSeen()
+	known := f.knownMods(names)
 	gets = append(append([]Op{{Get: f.keys.cluster()}}, gets...), Op{Get: f.keys.drained(f.cfg.Agent)},
 		Op{Get: f.keys.quarantine()})
 	res, err := f.cfg.Store.Txn(ctx, &Txn{Kind: KindBeat, If: []Is{has(f.keys.agent(f.cfg.Agent), me.value)},
@@ -314,17 +315,25 @@ func (f *Fleet) renew(ctx context.Context, me membership) (membership, error) {
 	if !res.Done {
 		return f.lost(me), nil
 	}
+	lacks := false
 	for i, name := range names {
-		kv, ok := res.one(1 + 3*i)
+		at := 1 + readsInUse*i
+		kv, ok := res.one(at)
 		t, err := read[terms](kv, ok)
-		kv, _ = res.one(2 + 3*i)
+		kv, _ = res.one(at + 1)
 		out, errOut := read[total](kv, ok)
-		shares, errShares := f.keys.readShares(name, res.Got[3+3*i])
+		shares, errShares := f.keys.readShares(name, res.Got[at+2])
+		mine, _ := res.one(at + 3)
+		lacks = lacks || f.lacking(name, known[name], mine.Mod)
 		if err == nil && errOut == nil && errShares == nil && ok {
 			f.told(name, t, out.Out-freeOf(shares))
 		}
 	}
 	f.orders(res, len(gets)-2)
+	kv, _ := res.one(0)
+	if err := f.complete(ctx, kv, was, lacks); err != nil {
+		return me, err
+	}
 	me.until, me.held = fence(sent, min(ttl, f.cfg.TTL)), fence(sent, me.span)
 	return me, nil
 }
@@ -431,8 +440,11 @@ func (f *Fleet) register(ctx context.Context, _ membership) (membership, error) 
 	}
 	f.mu.Lock()
 	f.joined, f.owns = true, owns.Pools
+	past := f.cfg.Now() >= f.until
 	for _, p := range f.pools {
-		p.known = false
+		if p.known = false; past {
+			p.mod = 0 // others may have taken it over
+		}
 	}
 	f.mu.Unlock()
 	return me, nil

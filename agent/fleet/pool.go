@@ -25,6 +25,7 @@ type pool struct {
 	// vouched is until when held may be stated again: the fence of when the agent saw that the store is an old copy.
 	vouched time.Duration
 	held    held
+	mod     int64                    // the revision of the agent's own block, as the store is known to have it; 0: it is not known
 	touched map[string]time.Duration // by block: when it was last asked for
 	terms   terms                    // as last seen
 	out     int64                    // slots that all agents have, as last seen
@@ -58,22 +59,25 @@ func (f *Fleet) named(name string) *pool {
 	return p
 }
 
-// termsInUse returns the pools of which this agent has blocks, and for each three reads: of its terms, its total and
-// the shares of that.
+// readsInUse is how many reads [Fleet.termsInUse] makes of a pool.
+const readsInUse = 4
+
+// termsInUse returns the pools of which this agent has blocks, and for each four reads: of its terms, its total, the
+// shares of that, and the agent's own block.
 func (f *Fleet) termsInUse() (names []string, gets []Op) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for name, p := range f.pools {
 		if len(p.held.Blocks) > 0 && len(names) < maxGets {
 			names, gets = append(names, name), append(gets, Op{Get: f.keys.terms(name)}, Op{Get: f.keys.total(name)},
-				Op{List: f.keys.shares(name)})
+				Op{List: f.keys.shares(name)}, Op{Get: f.keys.block(name, f.cfg.Agent)})
 		}
 	}
 	return names, gets
 }
 
 // maxGets is how many pools one heartbeat reads: etcd takes 128 steps a transaction.
-const maxGets = 40
+const maxGets = 30
 
 // told takes note of the terms that hold, and of how many slots are out.
 func (f *Fleet) told(name string, t terms, out int64) {

@@ -89,6 +89,7 @@ func (f *Fleet) note(epoch string, rev int64) {
 	defer f.mu.Unlock()
 	if f.seen.Epoch != epoch {
 		for _, p := range f.pools {
+			p.mod = 0
 			if p.known, p.view = false, nil; !p.restate {
 				p.restate, p.vouched = true, f.until
 			}

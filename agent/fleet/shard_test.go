@@ -482,7 +482,7 @@ func TestAnswersThatOvertake(t *testing.T) {
 		if _, err := a.ready(t.Context(), true); err != nil {
 			t.Fatal(err)
 		}
-		if v, err := a.seeing(t.Context(), streams, res, was); err != nil || v == nil || v.closed != nil {
+		if v, err := a.seeing(t.Context(), streams, res, was, 0); err != nil || v == nil || v.closed != nil {
 			t.Errorf("%+v, %v", v, err)
 		}
 		if q := r.value("/u/q"); q != "" {

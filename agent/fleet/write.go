@@ -14,16 +14,17 @@ type draft struct {
 	held  held // what the agent has then
 	at    placing
 	owns  owned
-	newly bool // the store is to hear of owns
-	turns bool // it compares the tickets: nobody has begun to wait
-	sets  bool // it sets the terms
-	was   seen // of the store, before the call
+	newly bool  // the store is to hear of owns
+	turns bool  // it compares the tickets: nobody has begun to wait
+	sets  bool  // it sets the terms
+	was   seen  // of the store, before the call
+	known int64 // the revision of the agent's block, before the call
 }
 
 // draft makes the transaction of a change. It compares all that the change rests on.
 func (f *Fleet) draft(a *attempt, name string, c *change) *draft {
 	v, me := a.v, a.me
-	d := &draft{was: f.lastSeen(), sets: v.setsTerms(c)}
+	d := &draft{was: f.lastSeen(), known: f.knownMod(name), sets: v.setsTerms(c)}
 	d.held = held{Incarnation: me.incarnation, Blocks: c.blocks, TTL: me.span.Seconds(), Since: v.since(f.cfg.Time),
 		Former: v.former, terms: c.terms, Fence: f.cfg.TTL.Seconds(), Host: f.cfg.Member.Name,
 		Labels: f.cfg.Member.Labels}
@@ -75,13 +76,16 @@ func (f *Fleet) write(ctx context.Context, a *attempt, name string, c *change) (
 			return false, nil, plugin.Transiently("%v", err)
 		}
 	}
+	if d.held.sum() == 0 {
+		f.unwrite(a.p)
+	}
 	res, err := f.cfg.Store.Txn(ctx, &d.txn)
 	if err != nil {
 		f.forget(a.p) // it may have been done
 		return false, nil, f.transient(err)
 	}
 	if !res.Done {
-		now, err := f.seeing(ctx, name, res, d.was)
+		now, err := f.seeing(ctx, name, res, d.was, d.known)
 		if err != nil {
 			f.forget(a.p)
 			return false, nil, err
@@ -119,7 +123,7 @@ func (f *Fleet) written(a *attempt, name string, c *change, d *draft, rev int64)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	p.known, p.restate, p.held, p.terms, p.out = true, false, d.held, next.terms, next.net()
-	p.view = &next
+	p.view, p.mod = &next, next.mineKV.Mod
 	for id := range p.touched {
 		if _, has := d.held.Blocks[id]; !has {
 			delete(p.touched, id)

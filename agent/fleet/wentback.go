@@ -1,0 +1,75 @@
+package fleet
+
+import "context"
+
+// A backup that is restored within one cluster has the cluster's id, and once others have written enough, a revision
+// no earlier than any that an agent has seen. Yet it lacks what agents have written since the backup was made: nobody
+// else changes an agent's block before its fence is over, and the revision of a key only grows. So each heartbeat reads
+// the agent's own blocks, each look at a pool compares the block there, and each draw the draws before it.
+
+// reasonLacks is why a quarantine begins that this shows.
+const reasonLacks = "the store was restored from a backup: it lacks what an agent has written"
+
+// knownMods returns the revisions of the agent's own blocks in these pools, as they are known before a call to the
+// store. Take what was last seen of the store before that.
+func (f *Fleet) knownMods(names []string) map[string]int64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	out := make(map[string]int64, len(names))
+	for _, name := range names {
+		if p := f.pools[name]; p != nil {
+			out[name] = p.mod
+		}
+	}
+	return out
+}
+
+// knownMod is [Fleet.knownMods] of one pool.
+func (f *Fleet) knownMod(name string) int64 { return f.knownMods([]string{name})[name] }
+
+// lacking reports whether an answer lacks the agent's block in a pool as the agent knew it before the call. now is the
+// block's revision in the answer; 0: there is none, which others may have done once the fence was over, and this agent
+// itself during the call.
+func (f *Fleet) lacking(name string, known, now int64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p := f.pools[name]
+	switch {
+	case p == nil || known == 0:
+		return false
+	case now == 0:
+		return p.mod == known && f.cfg.Now() < f.until
+	}
+	return now < known
+}
+
+// unwrite takes note that the agent's block in a pool is about to be deleted: whether it is there is not known until
+// the answer comes.
+func (f *Fleet) unwrite(p *pool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p.mod = 0
+}
+
+// sees takes note of the agent's block in a view, and reports whether the view is of the epoch that holds.
+func (f *Fleet) sees(name string, v *view) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if v.store.Epoch != f.seen.Epoch {
+		return false
+	}
+	if p := f.pools[name]; p != nil {
+		p.mod = v.mineKV.Mod
+	}
+	return true
+}
+
+// complete begins a quarantine where the store lacks what the agent has written. kv is the key c in its answer, and was
+// what had been seen before.
+func (f *Fleet) complete(ctx context.Context, kv KV, was seen, lacks bool) error {
+	is, err := read[identity](kv, kv.Mod > 0)
+	if err != nil || !lacks || is.Epoch != was.Epoch || is.Epoch != f.lastSeen().Epoch {
+		return nil // what cannot be read is an error elsewhere; a quarantine has begun already
+	}
+	return f.quarantine(ctx, kv, is, reasonLacks)
+}
