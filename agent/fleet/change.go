@@ -62,7 +62,8 @@ func (f *Fleet) look(ctx context.Context, name string) (*view, error) {
 }
 
 // seeing makes a view of what was read. It is nil where this agent has just begun a quarantine, which is not in what
-// was read. was is what had been seen of the store before, and known the revision of the agent's block that it had then.
+// was read. was is what had been seen of the store before, and known the revision
+// of the agent's block that it had then.
 func (f *Fleet) seeing(ctx context.Context, name string, res *Result, was seen, known int64) (*view, error) {
 	if err := f.sane(ctx, res, was); err != nil {
 		return nil, err

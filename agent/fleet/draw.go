@@ -38,15 +38,20 @@ func (f *Fleet) DrawerFor(l *enforcer.License, upstream plugin.Upstream, own plu
 // System returns the licence's.
 func (d *Drawer) System() string { return d.licence.System }
 
-// tally is a meter's draws in one period, as this process knows its own.
+// tally is one agent's draws of a meter in one period, as this process knows them.
 type tally struct {
-	epoch string // of the store that the agent's own draws were last written to
+	epoch string // of the store that the agent's draws were last written to
 	last  lastDraw
 	sum   int64 // of all agents
 }
 
 // Draw takes draws, once a token.
 func (d *Drawer) Draw(ctx context.Context, r *plugin.Draw) (*plugin.Drawn, error) {
+	return d.DrawFor(ctx, d.fleet.cfg.Agent, r)
+}
+
+// DrawFor is Draw for an agent behind this one: its tokens are apart from those of others, whoever asks for it.
+func (d *Drawer) DrawFor(ctx context.Context, agent string, r *plugin.Draw) (*plugin.Drawn, error) {
 	limit, ok := d.limits[r.Meter]
 	if !ok {
 		if d.own != nil {
@@ -65,71 +70,96 @@ func (d *Drawer) Draw(ctx context.Context, r *plugin.Draw) (*plugin.Drawn, error
 		return nil, f.transient(err)
 	}
 	defer p.calls.give()
-	totalKey, ownKey := f.keys.drawn(name, at), f.keys.draw(name, at, f.cfg.Agent)
+	totalKey, ownKey := f.keys.drawn(name, at), f.keys.draw(name, at, agent)
 	for try := 0; ; try++ {
 		me, err := f.ready(ctx, false)
 		if err != nil {
 			return nil, err
 		}
-		was := f.lastSeen()
-		res, err := f.cfg.Store.Txn(ctx,
-			&Txn{Kind: KindRead, Then: []Op{{Get: f.keys.cluster()}, {Get: f.keys.quarantine()},
-				{Get: totalKey}, {Get: ownKey}}})
-		if err != nil {
-			return nil, f.transient(err)
-		}
-		if err := f.sane(ctx, res, was); err != nil {
+		x, err := f.drawings(ctx, p.tallies[agent], totalKey, ownKey)
+		switch {
+		case err != nil:
 			return nil, err
-		}
-		kv, quarantined := res.one(1)
-		if q, err := read[quarantine](kv, quarantined); quarantined && err == nil {
-			return nil, settling(q, f.cfg.TTL)
-		}
-		totalKV, hasTotal := res.one(2)
-		sum, err := read[drawn](totalKV, hasTotal)
-		if err != nil {
-			return nil, plugin.Transiently("%v", err)
-		}
-		ownKV, hasOwn := res.one(3)
-		own, err := read[lastDraw](ownKV, hasOwn)
-		if err != nil {
-			return nil, plugin.Transiently("%v", err)
-		}
-		epoch := f.lastSeen().Epoch
-		if p.tally.epoch == epoch && (own.Sum < p.tally.last.Sum || sum.Drawn < p.tally.sum) {
-			kv, _ := res.one(0)
-			if err := f.complete(ctx, kv, was, true); err != nil {
-				return nil, err
-			}
+		case x == nil:
 			continue
+		case x.own.Token == r.Token:
+			if !x.restates {
+				p.tell(agent, tally{x.epoch, x.own, x.sum})
+			}
+			return &plugin.Drawn{Meter: r.Meter, N: x.own.N, State: r.State}, nil
 		}
-		if p.tally.epoch != "" && p.tally.epoch != epoch && p.tally.last.Sum > own.Sum {
-			// The store is an old copy, and does not know all that this agent has drawn.
-			sum.Drawn += p.tally.last.Sum - own.Sum
-			own = p.tally.last
-		}
-		if own.Token == r.Token {
-			p.tally = tally{epoch, own, sum.Drawn}
-			return &plugin.Drawn{Meter: r.Meter, N: own.N, State: r.State}, nil
-		}
-		n := min(r.N, limit-sum.Drawn)
+		n := min(r.N, limit-x.sum)
 		if n <= 0 {
 			return nil, &plugin.Error{Class: plugin.Transient, SystemCode: plugin.SystemFull,
 				Reason: "all draws of " + r.Meter + " have been taken in this period by the hosts of the fleet"}
 		}
-		next := lastDraw{Token: r.Token, N: n, Sum: own.Sum + n}
-		res, err = f.cfg.Store.Txn(ctx, &Txn{Kind: KindDraw, If: []Is{has(f.keys.agent(f.cfg.Agent), me.value),
-			absent(f.keys.quarantine()), still(totalKey, totalKV.Mod), still(ownKey, ownKV.Mod)},
-			Then: []Op{{Put: totalKey, Value: text(drawn{sum.Drawn + n})}, {Put: ownKey, Value: text(next)}}})
+		next := lastDraw{Token: r.Token, N: n, Sum: x.own.Sum + n}
+		res, err := f.cfg.Store.Txn(ctx, &Txn{Kind: KindDraw, If: []Is{has(f.keys.agent(f.cfg.Agent), me.value),
+			absent(f.keys.quarantine()), still(totalKey, x.totalMod), still(ownKey, x.ownMod)},
+			Then: []Op{{Put: totalKey, Value: text(drawn{x.sum + n})}, {Put: ownKey, Value: text(next)}}})
 		if err != nil {
 			return nil, f.transient(err) // the same token finds out whether it was done
 		}
 		if res.Done {
-			p.tally = tally{epoch, next, sum.Drawn + n}
+			p.tell(agent, tally{x.epoch, next, x.sum + n})
 			return &plugin.Drawn{Meter: r.Meter, N: n, State: r.State}, nil
 		}
 		if err := f.again(ctx, try, 0); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// tell takes note of an agent's draws. calls is held.
+func (p *pool) tell(agent string, t tally) {
+	if p.tallies == nil {
+		p.tallies = map[string]tally{}
+	}
+	p.tallies[agent] = t
+}
+
+// drawings is what the store has of a meter's draws in one period, for one agent.
+type drawings struct {
+	epoch            string
+	sum              int64 // of all agents
+	own              lastDraw
+	totalMod, ownMod int64
+	restates         bool // the store is an old copy, which does not know all that the agent has drawn
+}
+
+// drawings reads a meter's draws in a period; known is what this process knows of the agent's. It returns nil where a
+// quarantine has just begun, for the store lacks some of them.
+func (f *Fleet) drawings(ctx context.Context, known tally, totalKey, ownKey string) (*drawings, error) {
+	was := f.lastSeen()
+	res, err := f.cfg.Store.Txn(ctx, &Txn{Kind: KindRead, Then: []Op{{Get: f.keys.cluster()},
+		{Get: f.keys.quarantine()}, {Get: totalKey}, {Get: ownKey}}})
+	if err != nil {
+		return nil, f.transient(err)
+	}
+	if err := f.sane(ctx, res, was); err != nil {
+		return nil, err
+	}
+	kv, quarantined := res.one(1)
+	if q, err := read[quarantine](kv, quarantined); quarantined && err == nil {
+		return nil, settling(q, f.cfg.TTL)
+	}
+	totalKV, hasTotal := res.one(2)
+	sum, err := read[drawn](totalKV, hasTotal)
+	if err != nil {
+		return nil, plugin.Transiently("%v", err)
+	}
+	ownKV, hasOwn := res.one(3)
+	own, err := read[lastDraw](ownKV, hasOwn)
+	if err != nil {
+		return nil, plugin.Transiently("%v", err)
+	}
+	x := &drawings{f.lastSeen().Epoch, sum.Drawn, own, totalKV.Mod, ownKV.Mod, false}
+	switch {
+	case known.epoch == x.epoch && (own.Sum < known.last.Sum || sum.Drawn < known.sum):
+		kv, _ := res.one(0)
+		return nil, f.complete(ctx, kv, was, true)
+	case known.epoch != "" && known.epoch != x.epoch && known.last.Sum > own.Sum:
+		x.sum, x.own, x.restates = x.sum+known.last.Sum-own.Sum, known.last, true
+	}
+	return x, nil
 }

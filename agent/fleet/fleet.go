@@ -315,20 +315,7 @@ func (f *Fleet) renew(ctx context.Context, me membership) (membership, error) {
 	if !res.Done {
 		return f.lost(me), nil
 	}
-	lacks := false
-	for i, name := range names {
-		at := 1 + readsInUse*i
-		kv, ok := res.one(at)
-		t, err := read[terms](kv, ok)
-		kv, _ = res.one(at + 1)
-		out, errOut := read[total](kv, ok)
-		shares, errShares := f.keys.readShares(name, res.Got[at+2])
-		mine, _ := res.one(at + 3)
-		lacks = lacks || f.lacking(name, known[name], mine.Mod)
-		if err == nil && errOut == nil && errShares == nil && ok {
-			f.told(name, t, out.Out-freeOf(shares))
-		}
-	}
+	lacks := f.beheld(res, names, known)
 	f.orders(res, len(gets)-2)
 	kv, _ := res.one(0)
 	if err := f.complete(ctx, kv, was, lacks); err != nil {

@@ -17,7 +17,7 @@ type pool struct {
 	name  string
 	calls turn // for the calls of one change
 
-	tally tally // of a meter; calls guards it
+	tallies map[string]tally // of a meter, by agent; calls guards it
 
 	// The fleet's mu guards what follows.
 	known   bool // held is what the store has
@@ -25,7 +25,7 @@ type pool struct {
 	// vouched is until when held may be stated again: the fence of when the agent saw that the store is an old copy.
 	vouched time.Duration
 	held    held
-	mod     int64                    // the revision of the agent's own block, as the store is known to have it; 0: it is not known
+	mod     int64                    // of the agent's block, as the store is known to have it; 0: it is not known
 	touched map[string]time.Duration // by block: when it was last asked for
 	terms   terms                    // as last seen
 	out     int64                    // slots that all agents have, as last seen

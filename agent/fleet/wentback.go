@@ -73,3 +73,22 @@ func (f *Fleet) complete(ctx context.Context, kv KV, was seen, lacks bool) error
 	}
 	return f.quarantine(ctx, kv, is, reasonLacks)
 }
+
+// beheld takes note of what a heartbeat has read of pools, from the second answer on, and reports whether the store
+// lacks a block of the agent there; known is by [Fleet.knownMods].
+func (f *Fleet) beheld(res *Result, names []string, known map[string]int64) (lacks bool) {
+	for i, name := range names {
+		at := 1 + readsInUse*i
+		kv, ok := res.one(at)
+		t, err := read[terms](kv, ok)
+		kv, _ = res.one(at + 1)
+		out, errOut := read[total](kv, ok)
+		shares, errShares := f.keys.readShares(name, res.Got[at+2])
+		mine, _ := res.one(at + 3)
+		lacks = lacks || f.lacking(name, known[name], mine.Mod)
+		if err == nil && errOut == nil && errShares == nil && ok {
+			f.told(name, t, out.Out-freeOf(shares))
+		}
+	}
+	return lacks
+}

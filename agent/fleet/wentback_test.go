@@ -57,7 +57,7 @@ func TestCrowdOnABackupThatNothingElseShows(t *testing.T) {
 			c.over(time.Duration(c.random() * float64(20*time.Second)))
 			c.sim.restoreUnseen(backup)
 			if last, most := c.over(time.Minute), 5*time.Second; last > most {
-				t.Errorf("seed %d: more than the limit might be handed out %s after the backup was restored; at most %s",
+				t.Errorf("seed %d: more than the limit might be handed out %s after a backup was restored; at most %s",
 					seed, last, most)
 			}
 			for _, h := range c.agents {
