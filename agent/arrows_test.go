@@ -45,6 +45,7 @@ var arrows = map[string][]string{
 	"agent/files":           {},
 	"agent/fleet":           {"client/wire", "enforcer", "plugin"},
 	"agent/fleet/fleettest": {"agent/fleet"},
+	"agent/fleetway":        {"agent/fleet", "metrics"},
 	"agent/config":          {"agent/files", "agent/naming", "enforcer", "plugin"},
 	"agent/dialect": {"agent/api", "agent/config", "agent/files", "agent/journal", "client/wire", "enforcer",
 		"plugin"},
@@ -77,7 +78,7 @@ var arrows = map[string][]string{
 	"agent/pulse":     {"enforcer", "plugin"},
 	"agent/shares":    {"enforcer", "plugin"},
 	"agent/reports":   {"enforcer", "plugin"},
-	"agent/registrar": {"agent/clock", "agent/fleet", "enforcer", "metrics", "plugin"},
+	"agent/registrar": {"agent/clock", "agent/fleet", "agent/fleetway", "client/wire", "enforcer", "metrics", "plugin"},
 	"agent/eventlog":  {"agent/files", "plugin/textual"},
 }
 

@@ -29,7 +29,7 @@ func Check(c *config.Config) error {
 		Now: time.Now, Dated: time.Now, Activated: func(string, string) {},
 		Anchors: func() []plugin.Anchor { return nil }, Secrets: func() plugin.Secrets { return plugin.Secrets{} },
 		Verify: func([]byte) (*enforcer.License, *enforcer.Problem) { return nil, nil }}
-	_, _, way := fleetWay(c)
+	_, _, way := fleetWay(c).Open()
 	faults := []error{c.Named(opener.Check(c)), c.Named(way)}
 	if file := c.Ops.WebConfig; file != "" {
 		_, err := c.ReadFile(file, maxNamed)

@@ -13,6 +13,7 @@ import (
 	"github.com/usher-agent/usher/agent/api"
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/court"
+	"github.com/usher-agent/usher/agent/fleetway"
 	"github.com/usher-agent/usher/agent/host"
 	"github.com/usher-agent/usher/agent/watch"
 	"github.com/usher-agent/usher/enforcer"
@@ -150,7 +151,7 @@ func (a *Agent) snapshot() metrics.Snapshot {
 		RevokedStillAlive: a.sessions.Registry.RevokedAlive(), Draining: a.desk.Draining(), Contacts: contacts,
 		ClockBehind: timing.Behind, ClockAhead: timing.Ahead, StateFree: freeBytes(a.settings().State.Dir),
 		Plugins: a.plugins.Up(), Tampered: a.seals.Tampered(), Unfit: a.vitals.Unfit(),
-		LogDropped: a.options.LogDropped(), Fleet: a.fleetMetrics()}
+		LogDropped: a.options.LogDropped(), Fleet: fleetway.Snapshot(a.fleet)}
 }
 
 // liveHolders counts the leases by what tells that their holder is gone.

@@ -51,7 +51,7 @@ func (o *opening) openNamed(known []plugin.Dialect) error {
 		if _, err := dialect.Check(c, known); err != nil {
 			return err
 		}
-		if _, _, err := fleetWay(c); err != nil {
+		if _, _, err := fleetWay(c).Open(); err != nil {
 			return err
 		}
 		if c.Ops.WebConfig == "" {

@@ -43,6 +43,7 @@ type siteServer struct {
 	roots   *x509.CertPool
 	plain   bool     // HTTP without TLS
 	more    []string // further flags
+	metrics string   // the address of its metrics; empty: it is not known
 }
 
 // openSiteServer starts a server of a licence of limit slots of the pool streams.

@@ -43,8 +43,8 @@ var (
 var fleetDescs = []*prometheus.Desc{descFleetState, descFleetFence, descFleetMembers, descFleetQuarantine, descFleetCut,
 	descFleetOwn, descFleetOut, descFleetMax}
 
-// fleetCounts are the metrics of a fleet that are counted.
-type fleetCounts struct {
+// FleetCounts are the metrics of a fleet's member that are counted.
+type FleetCounts struct {
 	transactions *prometheus.CounterVec
 	duration     *prometheus.HistogramVec
 	errors       *prometheus.CounterVec
@@ -58,16 +58,15 @@ var fleetCounted = []string{"usher_fleet_transactions_total", "usher_fleet_trans
 	"usher_fleet_errors_total", "usher_fleet_reaps_total", "usher_fleet_reaped_slots_total",
 	"usher_fleet_watch_restarts_total"}
 
-// WithFleet has what happens in a fleet counted: kinds, outcomes and faults are all that there are. It is called once,
-// where the configuration names a fleet.
-func (m *Metrics) WithFleet(kinds, outcomes, faults []string) {
+// NewFleetCounts returns counts that have counted nothing yet: kinds, outcomes and faults are all that there are.
+func NewFleetCounts(kinds, outcomes, faults []string) *FleetCounts {
 	counter := func(name, help string) prometheus.Counter {
 		return prometheus.NewCounter(prometheus.CounterOpts{Name: "usher_fleet_" + name, Help: help})
 	}
 	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "usher_fleet_" + name, Help: help}, labels)
 	}
-	c := &fleetCounts{
+	c := &FleetCounts{
 		transactions: counters("transactions_total", "Calls to etcd, by kind and outcome.", "kind", "outcome"),
 		errors:       counters("errors_total", "Calls to etcd that failed, by fault.", "fault"),
 		reaps:        counter("reaps_total", "Blocks of dead agents that this agent has taken over."),
@@ -86,27 +85,33 @@ func (m *Metrics) WithFleet(kinds, outcomes, faults []string) {
 	for _, fault := range faults {
 		c.errors.WithLabelValues(fault)
 	}
-	m.rest.MustRegister(c.transactions, c.errors, c.reaps, c.reaped, c.watches, c.duration)
-	m.fleet = c
+	return c
 }
 
-// FleetCalled counts a call to etcd. WithFleet was called.
-func (m *Metrics) FleetCalled(kind, outcome string, took time.Duration) {
-	m.fleet.transactions.WithLabelValues(kind, outcome).Inc()
-	m.fleet.duration.WithLabelValues(kind).Observe(took.Seconds())
+func (c *FleetCounts) register(r *prometheus.Registry) {
+	r.MustRegister(c.transactions, c.errors, c.reaps, c.reaped, c.watches, c.duration)
 }
 
-// FleetFailed counts why a call to etcd failed.
-func (m *Metrics) FleetFailed(fault string) { m.fleet.errors.WithLabelValues(fault).Inc() }
+// WithFleet has the counts of a fleet among the metrics. It is called at most once.
+func (m *Metrics) WithFleet(c *FleetCounts) { c.register(m.rest) }
 
-// FleetReaped counts a dead agent's block that was taken over.
-func (m *Metrics) FleetReaped(slots int64) {
-	m.fleet.reaps.Inc()
-	m.fleet.reaped.Add(float64(max(0, slots)))
+// Called counts a call to etcd.
+func (c *FleetCounts) Called(kind, outcome string, took time.Duration) {
+	c.transactions.WithLabelValues(kind, outcome).Inc()
+	c.duration.WithLabelValues(kind).Observe(took.Seconds())
 }
 
-// FleetWatchEnded counts a watch that begins again.
-func (m *Metrics) FleetWatchEnded() { m.fleet.watches.Inc() }
+// Failed counts why a call to etcd failed.
+func (c *FleetCounts) Failed(fault string) { c.errors.WithLabelValues(fault).Inc() }
+
+// Reaped counts a dead agent's block that was taken over.
+func (c *FleetCounts) Reaped(slots int64) {
+	c.reaps.Inc()
+	c.reaped.Add(float64(max(0, slots)))
+}
+
+// WatchEnded counts a watch that begins again.
+func (c *FleetCounts) WatchEnded() { c.watches.Inc() }
 
 func collectFleet(f *Fleet, set gauge) {
 	if f == nil {

@@ -74,7 +74,6 @@ type Metrics struct {
 	emergencies prometheus.Counter
 	reloadOK    prometheus.Gauge
 	reloadAt    prometheus.Gauge
-	fleet       *fleetCounts // nil: the configuration names none
 	// pools has the counts of each pool that a verdict has named. The map is never changed.
 	pools atomic.Pointer[map[string]*poolCounts]
 	mu    sync.Mutex // one verdict at a time

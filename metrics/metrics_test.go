@@ -70,11 +70,12 @@ func full() *Metrics {
 	m.UpstreamCalled("check_in", "transient", at)
 	m.Reloaded(true, at)
 	m.EmergencyBegan()
-	m.WithFleet([]string{"change"}, []string{"done", "conflict"}, []string{"refused"})
-	m.FleetCalled("change", "conflict", 2*time.Millisecond)
-	m.FleetFailed("refused")
-	m.FleetReaped(3)
-	m.FleetWatchEnded()
+	counts := NewFleetCounts([]string{"change"}, []string{"done", "conflict"}, []string{"refused"})
+	m.WithFleet(counts)
+	counts.Called("change", "conflict", 2*time.Millisecond)
+	counts.Failed("refused")
+	counts.Reaped(3)
+	counts.WatchEnded()
 	return m
 }
 

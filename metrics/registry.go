@@ -21,6 +21,7 @@ type Kept struct {
 	Cloned   int // of those, with a state from which another had gone on
 	// Blocks is the blocks of slots that agents have, by licence and pool.
 	Blocks map[[2]string]Blocks
+	Fleet  *Fleet // how the server stands in its fleet; nil: it is in none
 }
 
 // Blocks is how many blocks are out of one pool, and their slots.
@@ -35,6 +36,9 @@ func NewRegistry(kept func() Kept) *Registry {
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return r
 }
+
+// WithFleet has the counts of a fleet among the metrics. It is called at most once.
+func (r *Registry) WithFleet(c *FleetCounts) { c.register(r.registry) }
 
 // Answered counts a request.
 func (r *Registry) Answered(call, result string) { r.requests.WithLabelValues(call, result).Inc() }
@@ -59,6 +63,9 @@ func (s *registryState) Describe(ch chan<- *prometheus.Desc) {
 		descServerSlots} {
 		ch <- d
 	}
+	for _, d := range fleetDescs {
+		ch <- d
+	}
 }
 
 func (s *registryState) Collect(ch chan<- prometheus.Metric) {
@@ -73,4 +80,7 @@ func (s *registryState) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(descServerBlocks, prometheus.GaugeValue, float64(b.Count), of[0], of[1])
 		ch <- prometheus.MustNewConstMetric(descServerSlots, prometheus.GaugeValue, float64(b.Slots), of[0], of[1])
 	}
+	collectFleet(k.Fleet, func(d *prometheus.Desc, v float64, labels ...string) {
+		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	})
 }

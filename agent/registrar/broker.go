@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"io/fs"
 	"log/slog"
@@ -14,14 +15,16 @@ import (
 
 	"github.com/usher-agent/usher/agent/clock"
 	"github.com/usher-agent/usher/agent/fleet"
+	"github.com/usher-agent/usher/agent/fleetway"
 	"github.com/usher-agent/usher/enforcer"
+	"github.com/usher-agent/usher/metrics"
 	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/usher/registry"
 )
 
 // Fleet makes a site server a broker: it has its slots from a fleet, and gives them to its agents.
 type Fleet struct {
-	Store  fleet.Store
+	Way    fleetway.Way
 	Prefix string
 	TTL    time.Duration
 	Name   string // of this broker; no other of the fleet has it
@@ -39,6 +42,8 @@ func (f *Fleet) LeastBlockTTL() time.Duration { return leastTTLs * f.TTL }
 // broker keeps stocks of slots from a fleet, for the blocks of a site server.
 type broker struct {
 	fleet    *fleet.Fleet
+	store    *fleet.Etcd
+	way      *fleetway.Way
 	registry *registry.Registry
 	pools    *registry.Blocks
 	ttl      time.Duration
@@ -98,22 +103,31 @@ func brokerID(site, name string) string {
 }
 
 // newBroker makes a broker of a registry that serves pools.
-func newBroker(c *Config, g *registry.Registry, site string) (*broker, error) {
-	b := &broker{registry: g, ttl: c.Fleet.TTL, now: c.Uptime, wake: make(chan struct{}, 1), log: c.Log,
+func newBroker(c *Config, g *registry.Registry, site string, m *metrics.Registry) (*broker, error) {
+	store, err := c.Fleet.Way.Dial()
+	if err != nil {
+		return nil, err
+	}
+	counts := fleetway.Count()
+	m.WithFleet(counts)
+	b := &broker{store: store, way: &c.Fleet.Way, registry: g, ttl: c.Fleet.TTL, now: c.Uptime,
+		wake: make(chan struct{}, 1), log: c.Log,
 		wants: make(chan wanted, 64), heard: map[string]bool{}, stocks: map[[2]string]*supply{}}
 	id := brokerID(site, c.Fleet.Name)
-	var err error
-	if b.pools, err = g.ServeBroker(registry.Broker{Name: id, Lacking: b.nudge, Adopt: b.adopt}); err != nil {
+	if b.pools, err = g.ServeBroker(registry.Broker{Name: id, Report: b.report, Lacking: b.nudge,
+		Adopt: b.adopt}); err != nil {
 		return nil, err
 	}
 	record := filepath.Join(c.RunDir, id+".fleet")
 	keep := c.BlockTTL + c.BlockTTL/15 + 2*time.Second // clocks do not go alike
-	b.fleet, err = fleet.New(fleet.Config{Store: c.Fleet.Store, Agent: id, Prefix: c.Fleet.Prefix, TTL: c.Fleet.TTL,
+	b.fleet, err = fleet.New(fleet.Config{Store: store, Agent: id, Prefix: c.Fleet.Prefix, TTL: c.Fleet.TTL,
 		Keep: keep, Lends: true,
 		OnMoved: func(_ string, parts []string) error {
 			return b.pools.Moved(parts)
-		}, Member: fleet.Member{Name: c.Fleet.Name, Labels: c.Fleet.Labels}, Now: c.Uptime, Epoch: clock.Epoch(),
-		Time: time.Now,
+		}, Member: fleet.Member{Name: c.Fleet.Name, Version: c.Version, Labels: c.Fleet.Labels},
+		Observer: fleetway.Counted{FleetCounts: counts}, OnDrain: b.nudge, InUse: b.pools.Lent, Now: c.Uptime,
+		Epoch: clock.Epoch(),
+		Time:  time.Now,
 		Load: func() ([]byte, error) {
 			if c.RunDir == "" {
 				return nil, nil
@@ -161,7 +175,8 @@ func (b *broker) nudge() {
 func (b *broker) run(ctx context.Context) error {
 	var running sync.WaitGroup
 	running.Go(func() { b.fleet.Run(ctx) })
-	defer running.Wait()
+	running.Go(func() { b.way.Renew(ctx, b.store, b.renewed) })
+	defer func() { running.Wait(); b.store.Close() }()
 	for {
 		wait := b.pass(ctx)
 		select {
@@ -181,6 +196,34 @@ func (b *broker) run(ctx context.Context) error {
 	}
 }
 
+// reportWithin bounds how long etcd is asked for a report.
+const reportWithin = 5 * time.Second
+
+// report says how the server stands in its fleet, and what etcd says of that.
+func (b *broker) report() ([]byte, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), reportWithin)
+	defer cancel()
+	return json.Marshal(b.fleet.Report(ctx))
+}
+
+// why says in words for agents why the server's place in the fleet is not proved; empty: it is, or the reason is not
+// known.
+func why(s fleet.Standing) string {
+	if len(s.Faults) > 0 {
+		return "etcd " + s.Faults[0].Endpoint + ": " + s.Faults[0].Reason
+	}
+	return s.Reason
+}
+
+// renewed is told of each look at renewed files of the way to etcd.
+func (b *broker) renewed(err error) {
+	if err != nil {
+		b.log.Warn("renewed files of the fleet are not used: the former ones stay in use", "reason", err)
+		return
+	}
+	b.log.Info("renewed files of the fleet are used from now on")
+}
+
 // pass looks at each pool once, and returns how long to wait.
 func (b *broker) pass(ctx context.Context) time.Duration {
 	terms, err := b.registry.Terms()
@@ -189,6 +232,7 @@ func (b *broker) pass(ctx context.Context) time.Duration {
 		return time.Second
 	}
 	b.hear()
+	b.pools.Stands(b.fleet.Drained(), why(b.fleet.Standing()))
 	for _, l := range terms {
 		bound := b.fleet.For(l.License, l.Document, nil, func(string) bool { return true })
 		if !b.heard[l.ID] && len(l.SitePools()) > 0 {
@@ -254,14 +298,20 @@ func spare(n int64) int64 { return max(1, n/8) }
 func (b *broker) supply(ctx context.Context, s *supply, license, pool string) error {
 	d := b.pools.Demand(license, pool)
 	need, now := d.Out+d.Missing, b.now()
+	drains := b.fleet.Drained()
+	if drains { // what agents have stays theirs until they give it back
+		need = d.Out
+	}
 	if s.has == 0 {
 		s.until = b.fleet.Until()
 		b.pools.Stock(license, pool, 0, 0, s.until)
 	}
 	want, ahead, part := s.has, spare(need), s.part(pool)
 	switch {
-	case s.has == 0 && need == 0 && s.block != "":
+	case s.has == 0 && need == 0 && s.block != "", drains && s.has == 0:
 		return nil
+	case drains:
+		want, s.idleAt = need, 0
 	case s.has < need && part == s.has, s.block == "":
 		want, s.idleAt = need+ahead, 0
 	case s.wanted > 0:

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/usher-agent/usher/agent/clock"
+	"github.com/usher-agent/usher/agent/fleetway"
 	"github.com/usher-agent/usher/metrics"
 	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/usher/issue"
@@ -42,6 +43,7 @@ type Config struct {
 	Licences          string          // a file, or a folder of files, of licences to admit; empty: none
 	Uptime            func() time.Duration
 	Fleet             *Fleet // its slots are from a fleet; nil: it has all that licences grant
+	Version           string // of this program, for people
 	RunDir            string // does not outlive a start of the host; empty: see registry.Config
 	Log               *slog.Logger
 }
@@ -52,7 +54,8 @@ func Run(ctx context.Context, c Config) (err error) {
 		return fmt.Errorf("data folder: %w", err)
 	}
 	var g *registry.Registry
-	m := metrics.NewRegistry(func() metrics.Kept { return kept(g) })
+	var lends *broker
+	m := metrics.NewRegistry(func() metrics.Kept { return kept(g, lends) })
 	g, err = registry.Open(registry.Config{Dir: c.Dir, Signer: c.Signer, Anchors: c.Anchors, Site: c.Site,
 		Machines: c.Machines, RequireEnrolment: c.RequireEnrolment, Log: c.Log, Answered: m.Answered,
 		RunDir: c.RunDir, BootID: clock.BootID()})
@@ -65,9 +68,8 @@ func Run(ctx context.Context, c Config) (err error) {
 			return err
 		}
 	}
-	var lends *broker
 	if c.Fleet != nil {
-		if lends, err = newBroker(&c, g, c.Signer.Anchor.KeyID); err != nil {
+		if lends, err = newBroker(&c, g, c.Signer.Anchor.KeyID, m); err != nil {
 			return fmt.Errorf("fleet: %w", err)
 		}
 	}
@@ -107,9 +109,12 @@ func Run(ctx context.Context, c Config) (err error) {
 	return group.Wait()
 }
 
-// kept counts what a registry keeps.
-func kept(g *registry.Registry) metrics.Kept {
+// kept counts what a registry keeps, and how the server stands in its fleet; lends may be nil.
+func kept(g *registry.Registry, lends *broker) metrics.Kept {
 	k := metrics.Kept{Licences: map[string]int{}}
+	if lends != nil {
+		k.Fleet = fleetway.Snapshot(lends.fleet)
+	}
 	all, err := g.List()
 	if err != nil {
 		return k

@@ -89,7 +89,7 @@ own key. "usher upstream site-key" makes and shows that key.`,
 	cmd.PersistentFlags().StringVar(&o.data, "data", "", "the server's folder (USHER_UPSTREAM_DATA)")
 	cmd.AddCommand(c.upstreamList(&o), c.upstreamSiteKey(&o), c.upstreamAdd(&o), c.upstreamRenew(&o),
 		c.upstreamMachines(&o), c.upstreamForget(&o), c.upstreamForgive(&o), c.upstreamToken(&o), c.upstreamLabel(&o),
-		c.upstreamRules(&o),
+		c.upstreamRules(&o), c.upstreamFleet(&o), c.upstreamDoctor(&o),
 		c.upstreamState(&o, "suspend", "Suspend a licence: its hosts learn of it with their next call"),
 		c.upstreamState(&o, "resume", "End the suspension of a licence"),
 		c.upstreamState(&o, "revoke", "Revoke a licence permanently"),
@@ -155,7 +155,7 @@ func (c *cli) serveUpstream(cmd *cobra.Command, o *upstreamFlags) error {
 		RequireEnrolment: o.enrolment, CertFile: o.certFile, KeyFile: o.keyFile, Mutual: o.mutual,
 		Signer: signer, Anchors: anchors, Machines: o.machines, Log: log,
 		Site: site, Pools: o.pools, BlockTTL: o.blockTTL, Licences: o.license, Uptime: agent.SinceBoot,
-		RunDir: o.runtimeDir, Fleet: shared})
+		RunDir: o.runtimeDir, Fleet: shared, Version: version})
 }
 
 // upstreamRunDir returns the default folder that a restart of the host empties; empty: this system has none.

@@ -1,16 +1,13 @@
 package main
 
 import (
-	"crypto/tls"
-	"crypto/x509"
-	"fmt"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
 
 	"github.com/usher-agent/usher/agent/fleet"
+	"github.com/usher-agent/usher/agent/fleetway"
 	"github.com/usher-agent/usher/agent/naming"
 	"github.com/usher-agent/usher/agent/registrar"
 	"github.com/usher-agent/usher/enforcer"
@@ -72,34 +69,12 @@ func (o *fleetFlags) open(pools bool, blockTTL *time.Duration, stated bool) (*re
 	if out.Name == "" {
 		out.Name, _ = os.Hostname()
 	}
-	var password string
-	if o.password != "" {
-		b, err := readText(o.password)
-		if err != nil {
-			return nil, fmt.Errorf("--fleet-password-file: %w", err)
-		}
-		password = strings.TrimSpace(string(b))
-	}
-	way := &tls.Config{MinVersion: tls.VersionTLS12}
-	if o.ca != "" {
-		b, err := readText(o.ca)
-		if err != nil {
-			return nil, fmt.Errorf("--fleet-ca: %w", err)
-		}
-		if way.RootCAs = x509.NewCertPool(); !way.RootCAs.AppendCertsFromPEM(b) {
-			return nil, fmt.Errorf("--fleet-ca: %s holds no certificate in PEM", o.ca)
-		}
-	}
-	if o.cert != "" {
-		cert, err := tls.LoadX509KeyPair(o.cert, o.certKey)
-		if err != nil {
-			return nil, fmt.Errorf("--fleet-cert: %w", err)
-		}
-		way.Certificates = []tls.Certificate{cert}
-	}
-	if !strings.HasPrefix(strings.Join(o.endpoints, " "), "https://") {
-		way = nil
-	}
-	out.Store = fleet.Dial(o.endpoints, o.user, password, way)
-	return out, nil
+	out.Way = fleetway.Way{Endpoints: o.endpoints, User: o.user,
+		Password: fleetway.File{Setting: "--fleet-password-file", Path: o.password},
+		CA:       fleetway.File{Setting: "--fleet-ca", Path: o.ca},
+		Cert:     fleetway.File{Setting: "--fleet-cert", Path: o.cert},
+		Key:      fleetway.File{Setting: "--fleet-key", Path: o.certKey},
+		Read:     readText}
+	_, _, err = out.Way.Open()
+	return out, err
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/usher-agent/usher/enforcer"
@@ -18,7 +19,7 @@ import (
 // Order is an operator's order to a running registry, over a socket that nobody else may write to.
 type Order struct {
 	// list, blocks, add, suspend, resume, revoke, renew, machines, forget, forgive, token, tokens, revoke-token, label,
-	// rules, set-rules
+	// rules, set-rules, fleet
 	Do       string    `json:"do"`
 	ID       string    `json:"id,omitempty"`
 	Reason   string    `json:"reason,omitempty"`
@@ -49,7 +50,9 @@ type Done struct {
 	Tokens    []Token    `json:"tokens,omitempty"`
 	Labelled  int        `json:"labelled,omitzero"`
 	Rules     *Ruled     `json:"rules,omitempty"`
-	Error     string     `json:"error,omitempty"`
+	// Fleet is how a broker stands in its fleet, with all that etcd says of that: JSON, as the agent's API has it.
+	Fleet []byte `json:"fleet,omitempty"`
+	Error string `json:"error,omitempty"`
 }
 
 // Carry carries an order out.
@@ -94,10 +97,15 @@ func (g *Registry) Carry(o Order) (d Done, err error) {
 		d.Rules, err = g.Rules()
 	case "set-rules":
 		d.Rules, err = g.SetRules(o.Rules)
+	case "fleet":
+		if g.broker.report == nil {
+			return d, errors.New("this server is in no fleet: it was started without --fleet-endpoint")
+		}
+		d.Fleet, err = g.broker.report()
 	default:
 		err = fmt.Errorf("there is no order %q", o.Do)
 	}
-	if err == nil && o.Do != "list" && o.Do != "blocks" && o.Do != "tokens" && o.Do != "rules" {
+	if err == nil && !slices.Contains([]string{"list", "blocks", "tokens", "rules", "fleet"}, o.Do) {
 		g.cfg.Log.Info("an operator's order", "do", o.Do, "licence", o.ID, "reason", o.Reason)
 	}
 	return d, err
@@ -165,6 +173,8 @@ func (d *Done) answers(do string) bool {
 		return len(d.Tokens) == 1
 	case "rules", "set-rules":
 		return d.Rules != nil
+	case "fleet":
+		return len(d.Fleet) > 0
 	default:
 		return d.Licence != nil
 	}

@@ -63,6 +63,8 @@ func (g *Registry) Terms() (out []Term, err error) {
 // Broker is what makes a site server a broker.
 type Broker struct {
 	Name string // in the fleet
+	// Report says how the server stands in its fleet, in JSON: see [Done].
+	Report func() ([]byte, error)
 	// Lacking is told, without a wait, when agents ask for more than there is.
 	Lacking func()
 	// Adopt takes n slots of a block that another broker, which is gone, gave to an agent over into the stock; put has
@@ -73,8 +75,9 @@ type Broker struct {
 
 // lender is a Broker, and zero for a server that is none.
 type lender struct {
-	name  string
-	adopt func(from string, l *enforcer.License, pool, block string, n int64,
+	name   string
+	report func() ([]byte, error)
+	adopt  func(from string, l *enforcer.License, pool, block string, n int64,
 		put func(slots, part int64, until time.Duration) error) error
 }
 
@@ -95,7 +98,7 @@ func (g *Registry) ServeBroker(b Broker) (*Blocks, error) {
 	}
 	sum := sha256.Sum256([]byte(one))
 	g.secret = sum[:]
-	g.broker = lender{b.Name, b.Adopt}
+	g.broker = lender{b.Name, b.Report, b.Adopt}
 	p := g.cfg.Pools.(*Blocks)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -205,6 +208,27 @@ func (p *Blocks) Want(license, pool string, n int64) {
 	p.tell(license)
 }
 
+// Stands takes note of how the broker stands in its fleet. drains: new blocks are for other servers to give. why is the
+// reason that agents hear while the broker's place is not proved; empty: none is known.
+func (p *Blocks) Stands(drains bool, why string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.drains, p.why = drains, why
+}
+
+// Lent returns how many slots of a pool agents have in blocks, of all licences.
+func (p *Blocks) Lent(pool string) (n int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.up()
+	for _, x := range p.blocks.by {
+		if x.Pool == pool && x.until > now {
+			n += x.Slots
+		}
+	}
+	return n
+}
+
 // Demand returns what agents have and want of a pool of a licence.
 func (p *Blocks) Demand(license, pool string) (d Demand) {
 	p.mu.Lock()
@@ -225,6 +249,10 @@ func (p *Blocks) away(license string, r *online.BlockRequest) *online.Refusal {
 	if p.blocks.stocks == nil {
 		return nil
 	}
+	if p.drains && r.ID == "" {
+		return &online.Refusal{System: plugin.SystemAway, Reason: "an operator drains this site server: it gives no " +
+			"more slots", Hint: "the agent asks another one"}
+	}
 	s := share{license, r.Pool}
 	if x := p.blocks.by[r.ID]; r.ID != "" && x != nil {
 		s.pool = x.Pool
@@ -240,9 +268,12 @@ func (p *Blocks) away(license string, r *online.BlockRequest) *online.Refusal {
 	if p.up() < until {
 		return nil
 	}
-	return &online.Refusal{System: plugin.SystemAway,
-		Reason: "this site server has no proof of its place in the fleet at the moment",
-		Hint:   "the agent asks another one, or this one again later"}
+	reason := "this site server has no proof of its place in the fleet at the moment"
+	if p.why != "" {
+		reason += ": " + p.why
+	}
+	return &online.Refusal{System: plugin.SystemAway, Reason: reason,
+		Hint: "the agent asks another one, or this one again later"}
 }
 
 // total returns how many slots of a pool the server has for a licence's agents; ok is false where the licence has no

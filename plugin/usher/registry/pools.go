@@ -58,6 +58,8 @@ type Blocks struct {
 	longest    time.Duration // the longest that a block may have been given for
 	unstamped  bool          // it was logged that the stamp cannot be written
 	watchers   watchers
+	drains     bool   // of a broker: agents ask another one for blocks
+	why        string // of a broker: why its place in the fleet is not proved
 	lacking    func() // of a broker: told when agents ask for more than there is
 	ending     bool   // nobody waits any more
 }

@@ -71,6 +71,29 @@ func (e *exam) fleetOf() {
 		e.notLooked("place in the fleet", err)
 		return
 	}
+	e.place(f)
+}
+
+// OfServer looks at how a site server stands in its fleet.
+func OfServer(f *wire.Fleet) []Finding {
+	e := &exam{}
+	for _, m := range f.Store {
+		result := Bad
+		if f.State == "member" {
+			result = Warning // another member of etcd answers
+		}
+		code, ok := codesOfFleet[fleet.Fault(m.Fault)]
+		if !ok {
+			code = codesOfFleet[fleet.FaultOther]
+		}
+		e.add(result, code, "etcd "+m.Endpoint, m.Hint, "%s", m.Reason)
+	}
+	e.place(f)
+	return sorted(e.found)
+}
+
+// place looks at a place in a fleet.
+func (e *exam) place(f *wire.Fleet) {
 	const check = "place in the fleet"
 	undo := strings.ReplaceAll("`usher fleet VERB --undo "+f.Name+"` ends that", "VERB", "drain")
 	switch f.State {
@@ -90,8 +113,11 @@ func (e *exam) fleetOf() {
 			f.Reason)
 	case "draining":
 		e.warn("FLEET_DRAINED", check, undo, "an operator has this host give its idle slots back, and take none")
+	case "joining":
+		e.warn("FLEET_FENCED", check, "see what the log says of the fleet", "it has not joined the fleet yet: %s",
+			dash(f.Reason))
 	case "member":
-		e.ok(check, "the agent is a member of the fleet")
+		e.ok(check, "%s is a member of the fleet", dash(f.Name))
 	}
 	if f.WriteSeconds > slowWrite {
 		e.warn("FLEET_SLOW", "etcd", fleet.FaultSlow.Mend(), "its writes take %.1f seconds, of late", f.WriteSeconds)
