@@ -1,0 +1,219 @@
+package online_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/usher/online"
+)
+
+// siteServer is one of several site servers: it gives what it is asked for.
+type siteServer struct {
+	name    string
+	mu      sync.Mutex // guards all below
+	asked   []*online.Request
+	refuses *online.Refusal // instead of an answer
+	dead    bool
+}
+
+func (s *siteServer) answers(side side, w http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.dead {
+		panic(http.ErrAbortHandler)
+	}
+	b, _ := io.ReadAll(r.Body)
+	q, agent, err := online.OpenRequest(string(b))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	s.asked = append(s.asked, q)
+	reply := &online.Reply{Call: q.Call, Issued: time.Now().Unix(), Nonce: q.Nonce, License: q.License, AgentKey: agent,
+		Refused: s.refuses}
+	if s.refuses == nil {
+		reply.Chain = fmt.Sprint(s.name, len(s.asked))
+	}
+	if s.refuses == nil && (q.Call == online.CallCheckOut || q.Call == online.CallExtend) {
+		reply.Block = &online.BlockReply{ID: q.Block.ID, Pool: "streams", Slots: 3, Seconds: 60}
+		if q.Call == online.CallCheckOut {
+			reply.Block.ID = "block of " + s.name
+		}
+	}
+	payload, _ := json.Marshal(reply)
+	token, err := side.signer.SignAs(online.ReplyType, payload)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	if reply.Refused != nil {
+		w.WriteHeader(http.StatusForbidden)
+	}
+	io.WriteString(w, token)
+}
+
+// is has the server be dead, or refuse.
+func (s *siteServer) is(dead bool, refuses *online.Refusal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dead, s.refuses = dead, refuses
+}
+
+// last returns the last request, and forgets all; one without a call: there was none.
+func (s *siteServer) last() *online.Request {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer func() { s.asked = nil }()
+	if len(s.asked) == 0 {
+		return &online.Request{Block: &online.BlockRequest{}}
+	}
+	return s.asked[len(s.asked)-1]
+}
+
+// several is an agent of two site servers.
+type several struct {
+	*online.Several
+	t     *testing.T
+	state []byte
+	a, b  *siteServer // a is the one that the agent asks first
+}
+
+func openSeveral(t *testing.T) *several {
+	t.Helper()
+	s, side := &several{t: t}, newSide(t)
+	servers := map[string]*siteServer{}
+	var addresses []string
+	for _, name := range []string{"x", "y"} {
+		x := &siteServer{name: name}
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			x.answers(side, w, r)
+		}))
+		t.Cleanup(srv.Close)
+		servers[srv.URL], addresses = x, append(addresses, srv.URL)
+	}
+	var err error
+	s.Several, err = online.NewSeveral(slices.Concat(addresses, addresses[:1]), func(at string) (*online.Client, error) {
+		return side.client(t, at, nil), nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.a, s.b = servers[addresses[0]], servers[addresses[1]]
+	if s.checkOut() != "block of "+s.a.name {
+		s.a, s.b = s.b, s.a
+	}
+	s.a.last()
+	s.b.last()
+	return s
+}
+
+func (s *several) request() plugin.Request {
+	return plugin.Request{LicenseID: "L1", Product: "acme", Nonce: nonce, State: s.state}
+}
+
+// checkOut takes a block, and returns its id.
+func (s *several) checkOut() string {
+	s.t.Helper()
+	b, err := s.CheckOut(s.t.Context(), &plugin.CheckOut{Request: s.request(), Pool: "streams", Slots: 3, For: time.Minute,
+		Token: "t"})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.state = b.State
+	return b.ID
+}
+
+func (s *several) extend(block string) error {
+	b, err := s.Extend(s.t.Context(), &plugin.Extend{Request: s.request(), Block: block, Slots: 3, For: time.Minute})
+	if err == nil {
+		if s.state = b.State; b.ID != block {
+			s.t.Errorf("of block %s, %s was extended", block, b.ID)
+		}
+	}
+	return err
+}
+
+var away = &online.Refusal{System: plugin.SystemAway, Reason: "no proof of its place in the fleet"}
+
+// A block is its server's. Where that one does not answer, or cannot reach the fleet, another takes the block over by
+// the word of the first, and from then on it is that one's; new blocks come from there, too.
+func TestSeveralMoveABlock(t *testing.T) {
+	for name, fails := range map[string]func(*siteServer){
+		"it is dead": func(x *siteServer) { x.is(true, nil) },
+		"it is away": func(x *siteServer) { x.is(false, away) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := openSeveral(t)
+			block := s.checkOut()
+			if err := s.extend(block); err != nil || s.a.last().Block.ID != block || s.b.last().Call != "" {
+				t.Fatalf("the block's own server was not asked: %v", err)
+			}
+			fails(s.a)
+			if err := s.extend(block); err != nil {
+				t.Fatal(err)
+			}
+			if got := s.b.last(); got.Block.Moved == "" || got.Block.Moved[:1] != s.a.name {
+				t.Errorf("the other was shown %q", got.Block.Moved)
+			}
+			s.a.is(false, nil)
+			s.a.last()
+			if err := s.extend(block); err != nil || s.b.last().Block.Moved != "" || s.a.last().Call != "" {
+				t.Errorf("the block is the other's now: %v", err)
+			}
+			if s.checkOut() != "block of "+s.b.name {
+				t.Error("a new block is not of the one that the agent asks now")
+			}
+			if err := s.Return(t.Context(), &plugin.Return{Request: s.request(), Block: block}); err != nil ||
+				s.b.last().Call != online.CallReturn {
+				t.Errorf("the block goes back to who has it: %v", err)
+			}
+			if _, err := s.Watch(t.Context(), &plugin.Watch{Request: s.request(), For: time.Second}); err != nil ||
+				s.b.last().Call != online.CallWatch {
+				t.Errorf("news come of the one that the agent asks: %v", err)
+			}
+		})
+	}
+}
+
+// A refusal that is no matter of the server is the answer: no other is asked. Where all are away, the error passes.
+func TestSeveralWhoRefuse(t *testing.T) {
+	s := openSeveral(t)
+	block := s.checkOut()
+	code := func(err error) (string, plugin.Class) {
+		var e *plugin.Error
+		if !errors.As(err, &e) {
+			t.Fatalf("%v", err)
+		}
+		return e.SystemCode, e.Class
+	}
+	s.a.is(false, &online.Refusal{System: plugin.SystemLapsed, Reason: "it is over"})
+	if got, _ := code(s.extend(block)); got != plugin.SystemLapsed || s.b.last().Call != "" {
+		t.Errorf("%s, or another was asked", got)
+	}
+	s.a.is(false, away)
+	s.b.is(false, away)
+	if got, class := code(s.extend(block)); got != plugin.SystemAway || class != plugin.Transient {
+		t.Errorf("all are away: %s, %s", got, class)
+	}
+	s.b.is(false, &online.Refusal{System: plugin.SystemLapsed, Reason: "another has taken it over"})
+	if got, _ := code(s.extend(block)); got != plugin.SystemLapsed {
+		t.Errorf("the block is over for good: %s", got)
+	}
+	s.b.is(false, nil)
+	s.state = []byte("of a former version")
+	if s.checkOut() != "block of "+s.b.name {
+		t.Error("a state that cannot be read keeps the agent from slots")
+	}
+	if _, err := online.NewSeveral(nil, nil); err == nil {
+		t.Error("no server at all is taken")
+	}
+}
