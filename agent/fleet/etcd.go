@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
@@ -81,6 +82,14 @@ func (e *Etcd) Txn(ctx context.Context, t *Txn) (*Result, error) {
 	if err != nil {
 		return nil, err
 	}
+	return resultOf(t, (*etcdserverpb.TxnResponse)(res))
+}
+
+// resultOf returns the answer to a transaction, if it is one of etcd's.
+func resultOf(t *Txn, res *etcdserverpb.TxnResponse) (*Result, error) {
+	if res == nil {
+		return nil, errStrange
+	}
 	ops := t.Else
 	if res.Succeeded {
 		ops = t.Then
@@ -98,6 +107,9 @@ func (e *Etcd) Txn(ctx context.Context, t *Txn) (*Result, error) {
 		}
 		kvs := make([]KV, 0, len(got.Kvs))
 		for _, kv := range got.Kvs {
+			if kv == nil {
+				return nil, errStrange
+			}
 			kvs = append(kvs, KV{string(kv.Key), string(kv.Value), kv.CreateRevision, kv.ModRevision, Lease(kv.Lease)})
 		}
 		out.Got = append(out.Got, kvs)
@@ -131,6 +143,9 @@ func (e *Etcd) Grant(ctx context.Context, ttl time.Duration) (Lease, time.Durati
 	res, err := c.Grant(counting(ctx), int64((ttl+time.Second-1)/time.Second))
 	if err != nil {
 		return 0, 0, err
+	}
+	if res.ID == 0 || res.TTL <= 0 {
+		return 0, 0, errStrange
 	}
 	return Lease(res.ID), time.Duration(res.TTL) * time.Second, nil
 }
@@ -191,6 +206,9 @@ func (e *Etcd) Watch(ctx context.Context, prefix string, after int64) <-chan Cha
 				return
 			}
 			for _, ev := range res.Events {
+				if ev == nil || ev.Kv == nil {
+					return
+				}
 				c := Change{KV{string(ev.Kv.Key), string(ev.Kv.Value), ev.Kv.CreateRevision, ev.Kv.ModRevision,
 					Lease(ev.Kv.Lease)}, ev.Type == clientv3.EventTypeDelete}
 				select {

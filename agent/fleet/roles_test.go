@@ -65,8 +65,7 @@ func TestRoles(t *testing.T) {
 			}
 		}
 	}
-	block := checkOut("one") // once the quarantine of a new store is over
-	if err := b.Return(t.Context(), &plugin.Return{Block: block.ID}); err != nil {
+	if err := b.Return(t.Context(), &plugin.Return{Block: checkOut("one").ID}); err != nil {
 		t.Error(err)
 	}
 	agent := &Operator{Store: store, Prefix: "/usher/", Now: since(), Time: time.Now}
@@ -79,6 +78,7 @@ func TestRoles(t *testing.T) {
 	if _, err := agent.Drain(t.Context(), "me", false); !errors.Is(err, rpctypes.ErrPermissionDenied) {
 		t.Errorf("an agent drains: %v", err)
 	}
+	takesOverAs(t, store)
 	wrong := Dial([]string{"http://" + address}, "agent", "x", nil)
 	t.Cleanup(func() { wrong.Close() })
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
@@ -115,6 +115,19 @@ func TestRoles(t *testing.T) {
 	if done, err := operator.Evict(t.Context(), "me", time.Minute); err != nil || !done.Done ||
 		done.Slots != 4 && done.Slots != 2 {
 		t.Errorf("an operator evicts: %+v, %v", done, err)
+	}
+}
+
+// takesOverAs changes what another agent had, as a site server does that takes the blocks of a dead one over.
+func takesOverAs(t *testing.T, store Store) {
+	t.Helper()
+	k := keys{"/usher/"}
+	if res, err := store.Txn(t.Context(), &Txn{If: []Is{absent(k.agent("gone"))},
+		Then: []Op{{Put: k.block("p", "gone"), Value: "{}"}}}); err != nil || !res.Done {
+		t.Errorf("an agent writes what a dead one had: %+v, %v", res, err)
+	}
+	if _, err := store.Txn(t.Context(), &Txn{Then: []Op{{Delete: k.block("p", "gone")}}}); err != nil {
+		t.Error(err)
 	}
 }
 
