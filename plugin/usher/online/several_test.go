@@ -101,9 +101,10 @@ func openSeveral(t *testing.T) *several {
 		servers[srv.URL], addresses = x, append(addresses, srv.URL)
 	}
 	var err error
-	s.Several, err = online.NewSeveral(slices.Concat(addresses, addresses[:1]), func(at string) (*online.Client, error) {
-		return side.client(t, at, nil), nil
-	})
+	s.Several, err = online.NewSeveral(slices.Concat(addresses, addresses[:1]),
+		func(at string) (*online.Client, error) {
+			return side.client(t, at, nil), nil
+		})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,8 +124,9 @@ func (s *several) request() plugin.Request {
 // checkOut takes a block, and returns its id.
 func (s *several) checkOut() string {
 	s.t.Helper()
-	b, err := s.CheckOut(s.t.Context(), &plugin.CheckOut{Request: s.request(), Pool: "streams", Slots: 3, For: time.Minute,
-		Token: "t"})
+	b, err := s.CheckOut(s.t.Context(),
+		&plugin.CheckOut{Request: s.request(), Pool: "streams", Slots: 3, For: time.Minute,
+			Token: "t"})
 	if err != nil {
 		s.t.Fatal(err)
 	}
