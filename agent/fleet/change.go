@@ -97,7 +97,7 @@ func (f *Fleet) seeing(ctx context.Context, name string, res *Result, was seen, 
 	if err := f.complete(ctx, v.storeKV, was, f.lacking(name, known, v.mineKV.Mod)); err != nil {
 		return nil, err
 	}
-	if !f.sees(name, v) {
+	if !f.sees(name, v, known) {
 		return nil, nil
 	}
 	return v, nil

@@ -196,7 +196,7 @@ func (f *Fleet) leaveTurn(ctx context.Context, over func(name string, p *pool) b
 			f.mu.Unlock()
 			continue
 		}
-		v, err := f.seeing(ctx, name, res, was, 0)
+		v, err := f.seeing(ctx, name, res, was, meanwhile)
 		if err != nil || v == nil {
 			continue
 		}

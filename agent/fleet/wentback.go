@@ -35,7 +35,7 @@ func (f *Fleet) lacking(name string, known, now int64) bool {
 	defer f.mu.Unlock()
 	p := f.pools[name]
 	switch {
-	case p == nil || known == 0:
+	case p == nil || known <= 0:
 		return false
 	case now == 0:
 		return p.mod == known && f.cfg.Now() < f.until
@@ -51,14 +51,19 @@ func (f *Fleet) unwrite(p *pool) {
 	p.mod = 0
 }
 
-// sees takes note of the agent's block in a view, and reports whether the view is of the epoch that holds.
-func (f *Fleet) sees(name string, v *view) bool {
+// meanwhile is what stands for a known revision in a look at a pool while others of this process may change it: the look
+// tells nothing of the agent's block.
+const meanwhile = -1
+
+// sees takes note of the agent's block in a view, and reports whether the view is of the epoch that holds. known is by
+// [Fleet.knownMod], or meanwhile.
+func (f *Fleet) sees(name string, v *view, known int64) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if v.store.Epoch != f.seen.Epoch {
 		return false
 	}
-	if p := f.pools[name]; p != nil {
+	if p := f.pools[name]; p != nil && known != meanwhile {
 		p.mod = v.mineKV.Mod
 	}
 	return true

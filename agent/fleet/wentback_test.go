@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,13 +21,13 @@ func (s *sim) restoreUnseen(backup *sim) {
 
 // over has agents take slots and give some back for a time, and returns the last instant at which more might be handed
 // out than the limit; 0: there was none.
-func (c *crowd) over(span time.Duration) (last time.Duration) {
+func (c *crowd) over(span time.Duration, rng *rand.Rand) (last time.Duration) {
 	const step = 100 * time.Millisecond
 	for at := step; at <= span; at += step {
 		time.Sleep(step)
 		for _, h := range c.agents {
-			if c.random() < 0.05 {
-				h.act(1+int64(c.random()*4), c.random() < 0.5)
+			if rng.Float64() < 0.05 {
+				h.act(1+rng.Int64N(4), rng.IntN(2) == 0)
 			}
 		}
 		c.mu.Lock()
@@ -48,15 +49,15 @@ func (c *crowd) over(span time.Duration) (last time.Duration) {
 func TestCrowdOnABackupThatNothingElseShows(t *testing.T) {
 	for _, seed := range []uint64{19, 27, 48, 98} {
 		synctest.Test(t, func(t *testing.T) {
-			c := newCrowd(t, seed, 5, 10)
+			c, rng := newCrowd(t, seed, 5, 10), rand.New(rand.NewPCG(seed, 9))
 			for _, h := range c.agents {
 				h.start()
 			}
-			c.over(30 * time.Second)
+			c.over(30*time.Second, rng)
 			backup := c.sim.snapshot()
-			c.over(time.Duration(c.random() * float64(20*time.Second)))
+			c.over(time.Duration(rng.Int64N(int64(20*time.Second))), rng)
 			c.sim.restoreUnseen(backup)
-			if last, most := c.over(time.Minute), 5*time.Second; last > most {
+			if last, most := c.over(time.Minute, rng), 5*time.Second; last > most {
 				t.Errorf("seed %d: more than the limit might be handed out %s after a backup was restored; at most %s",
 					seed, last, most)
 			}

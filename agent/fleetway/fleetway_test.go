@@ -6,15 +6,37 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 )
 
-// taken takes note of what a client is told to use.
-type taken struct{ passwords []string }
+// taken takes note of what a client is told to use, and of what is told of it.
+type taken struct {
+	mu        sync.Mutex
+	passwords []string
+	faults    []error
+}
 
-func (c *taken) Use(password string, _ *tls.Config) { c.passwords = append(c.passwords, password) }
+func (c *taken) Use(password string, _ *tls.Config) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.passwords = append(c.passwords, password)
+}
+
+func (c *taken) tell(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.faults = append(c.faults, err)
+}
+
+// all returns what it has noted.
+func (c *taken) all() (passwords []string, faults []error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.passwords, c.faults
+}
 
 // A renewed file is used once it is good, and not before; what is refused is told, and the former stays.
 func TestRenew(t *testing.T) {
@@ -34,26 +56,26 @@ func TestRenew(t *testing.T) {
 			t.Fatalf("%q, %v, %v", got, way, err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
-		client, faults := &taken{}, []error{}
-		go w.Renew(ctx, client, func(err error) { faults = append(faults, err) })
+		client := &taken{}
+		go w.Renew(ctx, client, client.tell)
 		time.Sleep(2 * lookEvery)
 		synctest.Wait()
-		if len(client.passwords)+len(faults) != 0 {
-			t.Errorf("nothing has changed: %v, %v", client.passwords, faults)
+		if used, faults := client.all(); len(used)+len(faults) != 0 {
+			t.Errorf("nothing has changed: %v, %v", used, faults)
 		}
 		if err := os.Remove(file); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(lookEvery)
 		synctest.Wait()
-		if len(faults) != 1 || faults[0] == nil || !strings.Contains(faults[0].Error(), "--fleet-password-file") {
+		if _, faults := client.all(); len(faults) != 1 || faults[0] == nil || !strings.Contains(faults[0].Error(), "--fleet-password-file") {
 			t.Errorf("a file that is gone: %v", faults)
 		}
 		put("two\n")
 		time.Sleep(lookEvery)
 		synctest.Wait()
-		if len(client.passwords) != 1 || client.passwords[0] != "two" || faults[len(faults)-1] != nil {
-			t.Errorf("%v, %v", client.passwords, faults)
+		if used, faults := client.all(); len(used) != 1 || used[0] != "two" || faults[len(faults)-1] != nil {
+			t.Errorf("%v, %v", used, faults)
 		}
 		cancel()
 	})
