@@ -51,8 +51,8 @@ func (f *Fleet) unwrite(p *pool) {
 	p.mod = 0
 }
 
-// meanwhile is what stands for a known revision in a look at a pool while others of this process may change it: the look
-// tells nothing of the agent's block.
+// meanwhile is what stands for a known revision in a look at a pool while others of this process may change it: the
+// look tells nothing of the agent's block.
 const meanwhile = -1
 
 // sees takes note of the agent's block in a view, and reports whether the view is of the epoch that holds. known is by

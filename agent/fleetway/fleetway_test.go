@@ -68,7 +68,8 @@ func TestRenew(t *testing.T) {
 		}
 		time.Sleep(lookEvery)
 		synctest.Wait()
-		if _, faults := client.all(); len(faults) != 1 || faults[0] == nil || !strings.Contains(faults[0].Error(), "--fleet-password-file") {
+		if _, faults := client.all(); len(faults) != 1 || faults[0] == nil ||
+			!strings.Contains(faults[0].Error(), "--fleet-password-file") {
 			t.Errorf("a file that is gone: %v", faults)
 		}
 		put("two\n")
