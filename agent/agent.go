@@ -20,6 +20,7 @@ import (
 	"github.com/usher-agent/usher/agent/holders"
 	"github.com/usher-agent/usher/agent/identity"
 	"github.com/usher-agent/usher/agent/ops"
+	"github.com/usher-agent/usher/agent/places"
 	"github.com/usher-agent/usher/agent/plugins"
 	"github.com/usher-agent/usher/agent/reports"
 	"github.com/usher-agent/usher/agent/seals"
@@ -77,6 +78,7 @@ type observers struct {
 	reports *reports.Reports
 	denials []*denials.Tally
 	usage   *usage.Usage
+	places  *places.Teller
 }
 
 // sharing is what gives this agent its part of a site's pools.

@@ -115,9 +115,9 @@ func (o *opening) openDesk() (err error) {
 	if err := o.openUsage(); err != nil {
 		return err
 	}
-	teller := o.openPlaces()
+	o.openPlaces()
 	if o.desk, err = desk.New(desk.Options{Now: o.options.Now, Observer: counters{o.metrics, o.usage},
-		Watcher: watchers{o.feeds, teller},
+		Watcher: watchers{o.feeds, o.places},
 		Signals: desk.Signals{
 			Ended: o.holders.Ended, DemandChanged: o.wants.Changed, Short: o.wants.Missed,
 			Elsewhere: o.wants.Elsewhere, Denied: o.denied,
@@ -137,7 +137,7 @@ func (o *opening) openDesk() (err error) {
 		o.feeds.Close(o.desk.Now())
 		return nil
 	})
-	o.running.task("places", teller.Run)
+	o.running.task("places", o.places.Run)
 	o.running.task("holders", o.holders.Run)
 	o.running.task("usage", o.usage.Run)
 	o.running.task("service manager", o.handover.Run)

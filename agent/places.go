@@ -12,8 +12,8 @@ import (
 const placesFirst, placesEvery = 200 * time.Millisecond, time.Second
 
 // openPlaces has those who wait told of their places, as far as anybody listens.
-func (o *opening) openPlaces() *places.Teller {
-	return places.New(places.Config{First: placesFirst, Every: placesEvery, Heard: o.feeds.Heard,
+func (o *opening) openPlaces() {
+	o.places = places.New(places.Config{First: placesFirst, Every: placesEvery, Heard: o.feeds.Heard,
 		Walk:   func(names []string, each func(time.Time, []enforcer.Place)) { o.desk.Places(names, each) },
 		Queues: func() []string { return o.desk.Queues() },
 		Tell: func(now time.Time, some []places.Place) {

@@ -110,3 +110,60 @@ func TestWaitersHearTheirPlaces(t *testing.T) {
 		t.Errorf("the events tell of places %v", places)
 	}
 }
+
+// Who lists those that wait is told how long the wait may last, once some have been served.
+func TestWaitersAreListedWithAnEstimate(t *testing.T) {
+	t.Parallel()
+	h := open(t, "")
+	h.drop("a.lic", h.sign("a", 1, nil))
+	h.until("dropped", inForce("a"))
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	held := h.acquire(1)
+	first := h.waitTold(ctx)
+	first.hears(1)
+	all := []*placed{first}
+	for len(all) < 5 {
+		all = append(all, h.waitTold(ctx))
+		h.untilWaiting(int64(len(all)))
+	}
+	list := func() []wire.Waiter {
+		out, more, err := h.Waiting(ctx)
+		if err != nil || more {
+			t.Fatal(err, more)
+		}
+		return out
+	}
+	if w := list(); len(w) != 5 || w[4].Position != 5 || w[4].EstimateSeconds != 0 || w[4].Holder == nil ||
+		int(w[4].Holder.PID) != os.Getpid() {
+		t.Errorf("before anybody is served: %+v", w)
+	}
+	h.release(held)
+	for _, p := range all[:3] {
+		if g := <-p.done; g.err != nil {
+			t.Fatal(g.err)
+		} else if err := g.lease.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g := <-all[3].done
+	if g.err != nil {
+		t.Fatal(g.err)
+	}
+	for end := time.Now().Add(time.Minute); ; { // the longer nobody is served, the longer it is
+		w := list()
+		if len(w) == 1 && w[0].Position == 1 && w[0].EstimateSeconds >= 1 {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("after four were served: %+v", w)
+		}
+		<-time.After(20 * time.Millisecond)
+	}
+	if err := g.lease.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if g := <-all[4].done; g.err != nil {
+		t.Fatal(g.err)
+	}
+}

@@ -42,6 +42,7 @@ policies:
   - name: own
     match: {uid: [%[1]d]}
     max: 1
+    priority: 4
   - name: first
     match: {uid: [0]}
     reserve: 2
@@ -62,15 +63,17 @@ policies:
 	}
 	conn := c.dialAs(somebody)
 	waiter := lineOf(t, conn)
-	waiter.say(`{"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":{"pool":"streams","wait_seconds":600}}`)
+	waiter.say(`{"jsonrpc":"2.0","id":1,"method":"lease.acquire","params":{"pool":"streams","wait_seconds":600,` +
+		`"labels":{"job":"ann@example.org"}}}`)
 	c.eventually("one waits", func() bool {
 		p, err := c.Pool(t.Context(), "streams")
 		return err == nil && p.Waiting == 1
 	})
 	_, out := c.tool("leases", "--waiting")
-	expect(t, out, "rule own", fmt.Sprintf("uid %d", somebody))
+	expect(t, out, "rule own", fmt.Sprintf("uid %d", somebody), "(job=ann@example.org)", "not known")
 	expect(t, c.as(somebody+1, "GET", "/v1/waiting", ""), `{"waiting":[]}`)
-	expect(t, c.as(somebody, "GET", "/v1/waiting", ""), `"position":1`, `"rule":"own"`)
+	expect(t, c.as(somebody, "GET", "/v1/waiting", ""), `"position":1,"priority":4,`, `"rule":"own"`,
+		fmt.Sprintf(`"uid":%d`, somebody), `"labels":{"job":"ann@example.org"}`)
 	expect(t, c.as(somebody+1, "POST", "/v1/leases", `{"pool":"streams"}`), "201 ") // passes the waiter
 	_, out = c.tool("policies", "list")
 	expect(t, out, "few", "at most 1", "1 of 1", "first", "reserves 2")
@@ -78,7 +81,12 @@ policies:
 	expect(t, out, "few", "yes", "first", "no", "could have 0 slots")
 	expect(t, c.as(somebody, "GET", "/v1/policies", ""), "403 ")
 	conn.Close()
+	c.faultyRules(t, rules, one, denied)
+}
 
+// faultyRules has rules with a fault leave those in force that were, also after a crash, until there are none.
+func (c *crashing) faultyRules(t *testing.T, rules, one string, denied []string) {
+	t.Helper()
 	code, out := c.reloadWith(strings.Replace(rules, "max: 1", "max: one", 1))
 	if code == 0 || !strings.Contains(out, "policies[0].max is \"one\"") {
 		t.Errorf("a file with a fault: %d %s", code, out)

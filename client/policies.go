@@ -22,11 +22,12 @@ func (c *Client) ExplainPolicies(ctx context.Context, query url.Values) (*wire.P
 	return get[wire.PolicyExplanation](ctx, c, "/v1/policies/explain?"+query.Encode())
 }
 
-// Waiting returns the acquires that wait, in their order: an admin's answer has all of them, another's the user's own.
-func (c *Client) Waiting(ctx context.Context) ([]wire.Waiter, error) {
+// Waiting returns the acquires that wait, in their order: an admin's answer has those of all users, another's the
+// user's own. It has 1,000 at most; more says that others wait behind these.
+func (c *Client) Waiting(ctx context.Context) (waiting []wire.Waiter, more bool, err error) {
 	out, err := get[wire.Waiting](ctx, c, "/v1/waiting")
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return out.Waiting, nil
+	return out.Waiting, out.More, nil
 }

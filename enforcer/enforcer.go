@@ -79,7 +79,7 @@ type Enforcer struct {
 
 	snapshot *Snapshot // under way; nil: none is
 	taken    uint32    // counts snapshots
-	line     *Line     // under way; nil: none is
+	lines    []*Line   // under way
 }
 
 // held is a lease and its places in the expiry heaps of its pools.

@@ -129,52 +129,26 @@ func (e *Enforcer) Explain(h *Holder, pool string) Explanation {
 	return out
 }
 
-// InQueue is an acquire that waits, and its place.
-type InQueue struct {
-	*Waiter
-	Position int // 1: it is the first, in the pool or meter where most are before it
-	// Blocked says why it is not served now, with the code and the rule as a denial has them.
-	Blocked *Denial
-	// Next is when the next lease of its first pool ends at the latest, so far as that is known; zero: it is not.
-	Next time.Time
-}
-
-// Queue returns the acquires that wait, in the order in which they would be served were nothing in their way.
-func (e *Enforcer) Queue() []InQueue {
-	all := make([]*waiting, 0, len(e.waiters))
-	for _, w := range e.waiters {
-		all = append(all, w)
+// Barred says which of its own limits keeps an acquire that waits from being served, whatever comes free, with the code
+// and the rule as a denial has them; nil: none does. waits is false where it no longer waits.
+func (e *Enforcer) Barred(id LeaseID) (d *Denial, waits bool) {
+	w := e.waiters[id]
+	if w == nil || w.Draws {
+		return nil, w != nil
 	}
-	slices.SortFunc(all, func(a, b *waiting) int {
-		if a.before(b) {
-			return -1
-		}
-		return 1
-	})
-	out := make([]InQueue, 0, len(all))
-	before := map[string]int{}
-	for _, w := range all {
-		q := InQueue{Waiter: w.Waiter}
-		for _, it := range w.Items {
-			before[it.Pool]++
-			q.Position = max(q.Position, before[it.Pool])
-		}
-		if p := e.pools[w.Items[0].Pool]; p != nil && !w.Draws {
-			q.Next = p.nextEnd()
-			if b, ok := e.barred(w); ok {
-				for i, it := range w.Items {
-					says := w.sayings(i)
-					for j := range says.limits {
-						if x := &says.limits[j]; x.tally == b.tally && x.unit == b.unit {
-							q.Blocked = e.pools[it.Pool].deniedByMax(it, x, w.holder)
-						}
-					}
-				}
+	b, ok := e.barred(w)
+	if !ok {
+		return nil, true
+	}
+	for i, it := range w.Items {
+		says := w.sayings(i)
+		for j := range says.limits {
+			if x := &says.limits[j]; x.tally == b.tally && x.unit == b.unit {
+				d = e.pools[it.Pool].deniedByMax(it, x, w.holder)
 			}
 		}
-		out = append(out, q)
 	}
-	return out
+	return d, true
 }
 
 func (w *waiting) sayings(i int) *stance {

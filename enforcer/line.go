@@ -1,7 +1,9 @@
 package enforcer
 
 import (
+	"cmp"
 	"container/list"
+	"slices"
 	"time"
 )
 
@@ -11,7 +13,47 @@ type Place struct {
 	Pool     string
 	Position int // 1: it is the first
 	// Next is when the next lease of the pool ends unless it is renewed; zero: not known, or it is a meter.
-	Next time.Time
+	Next     time.Time
+	Priority int // that the rules give the acquire
+
+	rank time.Time
+	turn uint64
+}
+
+// Compare orders the places of all queues as the acquires would be served were nothing in their way.
+func (p Place) Compare(o Place) int {
+	return cmp.Or(p.rank.Compare(o.rank), cmp.Compare(p.turn, o.turn))
+}
+
+// InQueue is an acquire that waits, with its places in all its queues. Of Place, Pool is the one where most are before
+// it, Position its place there, and Next is of its first pool.
+type InQueue struct {
+	Place
+	Positions []int   // by item; 0: not met
+	Barred    *Denial // why it is not served whatever comes free; nil: nothing keeps it but others
+}
+
+// NewInQueue returns an acquire that waits, of which one place is known.
+func NewInQueue(p Place) *InQueue {
+	q := &InQueue{Place: p, Positions: make([]int, len(p.Items))}
+	q.Position, q.Next = 0, zeroTime
+	q.Meet(p)
+	return q
+}
+
+// Meet notes a place of the acquire.
+func (q *InQueue) Meet(p Place) {
+	for i, it := range q.Items {
+		if it.Pool == p.Pool {
+			q.Positions[i] = p.Position
+		}
+	}
+	if p.Pool == q.Items[0].Pool {
+		q.Next = p.Next
+	}
+	if p.Position > q.Position {
+		q.Pool, q.Position = p.Pool, p.Position
+	}
 }
 
 // Line is a walk along those that wait for one pool or meter, in their order. It is taken in steps, and anything may
@@ -23,10 +65,11 @@ type Line struct {
 	q    *queue
 	at   *list.Element // that was met last; nil: the walk has not begun, or all that were met have left
 	n    int           // how many are before what is met next
+	over bool
 }
 
-// Line begins a walk along those that wait for a pool or meter. One that was under way is given up, and so is one
-// during which the rules change. It changes nothing that any answer depends on.
+// Line begins a walk along those that wait for a pool or meter; several may be under way. It is over when all have been
+// met, when the rules change, or by Close. It changes nothing that any answer depends on.
 func (e *Enforcer) Line(name string) *Line {
 	l := &Line{e: e, name: name}
 	if p := e.pools[name]; p != nil && p.queue.Len() > 0 {
@@ -34,13 +77,31 @@ func (e *Enforcer) Line(name string) *Line {
 	} else {
 		l.q = e.forDraws[name]
 	}
-	e.line = l
+	if l.over = l.q == nil; !l.over {
+		e.lines = append(e.lines, l)
+	}
 	return l
+}
+
+// Close ends a walk; it may be over.
+func (l *Line) Close() {
+	if i := slices.Index(l.e.lines, l); i >= 0 {
+		l.e.lines = slices.Delete(l.e.lines, i, i+1)
+	}
+	l.over = true
+}
+
+// endLines ends all walks.
+func (e *Enforcer) endLines() {
+	for _, l := range e.lines {
+		l.over = true
+	}
+	e.lines = nil
 }
 
 // AppendNext appends the next places to out, of no more than most; more says that there may be others.
 func (l *Line) AppendNext(out []Place, most int) (_ []Place, more bool) {
-	if l.e.line != l || l.q == nil {
+	if l.over {
 		return out, false
 	}
 	x := l.q.Front()
@@ -51,28 +112,28 @@ func (l *Line) AppendNext(out []Place, most int) (_ []Place, more bool) {
 		l.at = x
 		l.n++
 		w := x.Value.(*waiting)
-		p := Place{Waiter: w.Waiter, Pool: l.name, Position: l.n}
+		p := Place{Waiter: w.Waiter, Pool: l.name, Position: l.n, Priority: w.priority(), rank: w.rank, turn: w.turn}
 		if !w.Draws {
 			p.Next = l.e.pools[l.name].nextEnd()
 		}
 		out = append(out, p)
 	}
 	if x == nil {
-		l.e.line = nil
+		l.Close()
 	}
 	return out, x != nil
 }
 
 // came notes a waiter that has got its place in a queue.
 func (l *Line) came(q *queue, w *waiting) {
-	if l != nil && l.q == q && l.at != nil && w.before(l.at.Value.(*waiting)) {
+	if l.q == q && l.at != nil && w.before(l.at.Value.(*waiting)) {
 		l.n++
 	}
 }
 
 // leaves notes a waiter whose place in a queue is about to go.
 func (l *Line) leaves(q *queue, w *waiting, place *list.Element) {
-	if l == nil || l.q != q || l.at == nil {
+	if l.q != q || l.at == nil {
 		return
 	}
 	if place == l.at {

@@ -2,6 +2,7 @@ package enforcer
 
 import (
 	"encoding/binary"
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -24,6 +25,16 @@ func (s *lineStory) do(r Request) (d Decision) {
 		s.e.Apply(ev)
 	}
 	return d
+}
+
+// inOrder are those that wait, in their order.
+func (s *lineStory) inOrder() []*waiting {
+	return slices.SortedFunc(maps.Values(s.e.waiters), func(a, b *waiting) int {
+		if a.before(b) {
+			return -1
+		}
+		return 1
+	})
 }
 
 func (s *lineStory) come(t *rapid.T) {
@@ -83,14 +94,14 @@ func TestLineMeetsEachOnce(t *testing.T) {
 		for id := range s.e.waiters {
 			s.throughout[id] = true
 		}
-		l := s.e.Line("a")
+		l, other := s.e.Line("a"), s.e.Line("a")
 		met := map[LeaseID]int{}
 		for more := true; more; {
 			var places []Place
 			places, more = l.AppendNext(nil, rapid.IntRange(1, 4).Draw(t, "step"))
 			at := map[LeaseID]int{}
-			for i, q := range s.e.Queue() { // all wait for a
-				at[q.ID] = i + 1
+			for i, w := range s.inOrder() { // all wait for a
+				at[w.ID] = i + 1
 			}
 			for _, p := range places {
 				if at[p.ID] != p.Position || p.Pool != "a" {
@@ -98,6 +109,7 @@ func TestLineMeetsEachOnce(t *testing.T) {
 				}
 				met[p.ID]++
 			}
+			other.AppendNext(nil, rapid.IntRange(0, 2).Draw(t, "step of another"))
 			for range rapid.IntRange(0, 3).Draw(t, "changes") {
 				s.change(t)
 			}
@@ -107,7 +119,7 @@ func TestLineMeetsEachOnce(t *testing.T) {
 				t.Fatalf("%v waits throughout, and is met %d times", id, met[id])
 			}
 		}
-		if s.e.line != nil {
+		if other.Close(); len(s.e.lines) > 0 {
 			t.Fatal("a walk that is over is under way")
 		}
 	})

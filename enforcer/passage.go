@@ -76,6 +76,9 @@ func rankOf(says []*stance, now time.Time) time.Time {
 	return now.Add(-time.Duration(priority) * PriorityStep)
 }
 
+// priority returns the steps of priority that a waiter's place was given by.
+func (w *waiting) priority() int { return int(w.Since.Sub(w.rank) / PriorityStep) }
+
 // before orders waiters: by rank, and of one rank the one that came first.
 func (w *waiting) before(o *waiting) bool {
 	if d := w.rank.Compare(o.rank); d != 0 {

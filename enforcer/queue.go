@@ -332,7 +332,9 @@ func (e *Enforcer) applyQueued(w *Waiter) {
 		if !w.Draws {
 			e.pools[it.Pool].enter(x, i)
 		}
-		e.line.came(q, x)
+		for _, l := range e.lines {
+			l.came(q, x)
+		}
 		q.waiting += e.weigh(w, it)
 	}
 }
@@ -351,7 +353,9 @@ func (e *Enforcer) unqueue(w *Waiter) {
 	e.settle(u, e.account(u))
 	for i, it := range w.Items {
 		q := e.queueOf(w, it.Pool)
-		e.line.leaves(q, x, x.places[i])
+		for _, l := range e.lines {
+			l.leaves(q, x, x.places[i])
+		}
 		q.Remove(x.places[i])
 		q.waiting -= e.weigh(w, it)
 		switch {

@@ -406,7 +406,7 @@ func (e *Enforcer) applyPolicies(ps *Policies, at time.Time) {
 	}
 	e.timeAll(at)
 	e.reorder()
-	e.line = nil
+	e.endLines()
 }
 
 // stanceIn returns what the rules say of a holder in a pool or meter; shared is what its leases share, and may be nil.

@@ -5,10 +5,12 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/redact"
 )
 
 // Queues is what the API asks of the site's rules and of those that wait.
@@ -17,8 +19,11 @@ type Queues interface {
 	Policies() (*enforcer.Policies, []enforcer.RuleUse)
 	// Explain says what the rules say of a holder in a pool.
 	Explain(h *enforcer.Holder, pool string) enforcer.Explanation
-	// Queue returns the acquires that wait, in their order.
-	Queue() []enforcer.InQueue
+	// Queue returns the first most acquires that wait and that own accepts (all for nil), in their order; more says
+	// that there are others. It may take long.
+	Queue(own func(*enforcer.Waiter) bool, most int) (out []*enforcer.InQueue, more bool)
+	// Estimate returns how long an acquire may still wait at the pace of late; zero: not known.
+	Estimate(q *enforcer.InQueue) time.Duration
 }
 
 func (s *Server) getPolicies(c *call) {
@@ -90,19 +95,36 @@ func (s *Server) asked(q url.Values) (*enforcer.Holder, *enforcer.Denial) {
 	return h, nil
 }
 
-// getWaiting lists the acquires that wait: all of them to an admin, and to others their own.
+// mostWaiting is how many acquires that wait are listed.
+const mostWaiting = 1000
+
+// getWaiting lists the acquires that wait: all of them to an admin, and to others their own. One user reads one list at
+// a time.
 func (s *Server) getWaiting(c *call) {
-	out := wire.Waiting{Waiting: []wire.Waiter{}}
-	own := c.peer.caller(false)
-	for _, w := range s.operations.Queue() {
-		by := w.Request.Caller
-		if !c.admin && !own.SameUser(by) && !own.SameProcess(by) {
-			continue
+	done, err := s.listings.take(c.req.Context(), c.peer.key())
+	if err != nil {
+		return // it has hung up
+	}
+	defer done()
+	var own func(*enforcer.Waiter) bool
+	if !c.admin {
+		by := c.peer.caller(false)
+		own = func(w *enforcer.Waiter) bool {
+			return by.SameUser(w.Request.Caller) || by.SameProcess(w.Request.Caller)
 		}
-		x := wire.Waiter{Items: ItemShapes(w.Items), Position: w.Position, Since: w.Since.UTC(), Until: w.Until.UTC(),
-			NextEndsAt: Instant(w.Next), UID: by.UID, PID: by.PID}
-		if w.Blocked != nil {
-			x.Rule, x.Reason = w.Blocked.Rule, w.Blocked.Detail
+	}
+	all, more := s.operations.Queue(own, mostWaiting)
+	out := wire.Waiting{Waiting: make([]wire.Waiter, 0, len(all)), More: more}
+	for _, q := range all {
+		by := holderOf(&enforcer.Holder{Caller: q.Request.Caller, Labels: q.Request.Labels})
+		x := wire.Waiter{Items: ItemShapes(q.Items), Position: q.Position, Priority: q.Priority, Since: q.Since.UTC(),
+			Until: q.Until.UTC(), NextEndsAt: Instant(q.Next), UID: by.UID, PID: by.PID, Holder: &by,
+			EstimateSeconds: s.operations.Estimate(q).Round(time.Second).Seconds()}
+		if q.Barred != nil {
+			x.Rule, x.Reason = q.Barred.Rule, q.Barred.Detail
+			if !c.admin {
+				x.Rule, x.Reason = redact.Text(x.Rule), redact.Text(x.Reason)
+			}
 		}
 		out.Waiting = append(out.Waiting, x)
 	}

@@ -9,7 +9,7 @@ import (
 // except in what is the caller's own. docs/privacy.md has the table. A new route or method needs nothing for it.
 func shown(admin bool, answer any) any {
 	switch a := answer.(type) {
-	case wire.Lease, wire.Leases, wire.Proof, wire.HelloAnswer: // the caller's own
+	case wire.Lease, wire.Leases, wire.Proof, wire.HelloAnswer, wire.Waiting: // the caller's own
 		return a
 	case wire.Keys: // for everybody; its maker keeps the chain clean
 		return a

@@ -1,8 +1,6 @@
 package desk
 
 import (
-	"time"
-
 	"github.com/usher-agent/usher/enforcer"
 )
 
@@ -44,43 +42,4 @@ func (d *Desk) Queues() []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.core.Queues()
-}
-
-// placesStep is how many places are looked at while the desk's lock is held.
-const placesStep = 256
-
-// Places calls each with the places of those that wait for some pools and meters, some at a time and without the lock;
-// those of one queue follow on each other, in their order. Others are served in between. It may keep nothing of some.
-func (d *Desk) Places(names []string, each func(now time.Time, some []enforcer.Place)) {
-	var out []enforcer.Place
-	var line *enforcer.Line
-	var p pace
-	for len(names) > 0 {
-		d.mu.Lock()
-		now := d.licenceTime()
-		out = out[:0]
-		for looked := 0; looked < placesStep && len(names) > 0; {
-			if line == nil {
-				line = d.core.Line(names[0])
-			}
-			n := len(out)
-			var more bool
-			if out, more = line.AppendNext(out, placesStep-looked); !more {
-				line, names = nil, names[1:]
-			}
-			looked += len(out) - n + 1 // a queue costs something, too
-		}
-		d.mu.Unlock()
-		if len(out) > 0 {
-			each(now, out)
-		}
-		p.giveWay()
-	}
-}
-
-// Queue returns the acquires that wait, in their order.
-func (d *Desk) Queue() []enforcer.InQueue {
-	d.lockSettled()
-	defer d.mu.Unlock()
-	return d.core.Queue()
 }

@@ -41,11 +41,11 @@ type Teller struct {
 
 	mu     sync.Mutex // guards all below; a leaf
 	moved  map[string]int64
-	all    bool // every queue may have changed
-	queues map[string]*line
+	all    bool             // every queue may have changed
+	queues map[string]*line // written by Run alone
 }
 
-// line is what is known of one queue.
+// line is what is known of one queue. It changes only while a walk makes it.
 type line struct {
 	since  time.Time
 	served int64
@@ -79,6 +79,22 @@ func (t *Teller) Observe(ev *enforcer.Event) {
 	case t.wake <- struct{}{}:
 	default:
 	}
+}
+
+// Estimate returns how long the wait at a place in a queue may last, at the pace at which others have been served while
+// somebody listened; zero: not known.
+func (t *Teller) Estimate(name string, position int, now time.Time) time.Duration {
+	if !t.cfg.Heard() { // nobody counts
+		return 0
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	l := t.queues[name]
+	if l == nil {
+		return 0
+	}
+	is := line{since: l.since, served: l.served + t.moved[name]}
+	return is.estimate(position, now)
 }
 
 // Run tells of places until ctx ends.
@@ -128,6 +144,8 @@ func (t *Teller) round() {
 	t.moved, t.all = map[string]int64{}, false
 	t.mu.Unlock()
 	if !t.cfg.Heard() {
+		t.mu.Lock()
+		defer t.mu.Unlock()
 		clear(t.queues)
 		return
 	}
@@ -164,6 +182,8 @@ func (t *Teller) round() {
 			t.cfg.Tell(now, out)
 		}
 	})
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	for _, name := range names {
 		if delete(t.queues, name); is[name] != nil {
 			t.queues[name] = is[name]

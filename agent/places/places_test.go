@@ -107,6 +107,9 @@ func TestPlacesAreToldTogether(t *testing.T) {
 			r.mu.Unlock()
 			r.serve(teller)
 		}
+		if e := teller.Estimate("a", 2, time.Now().Add(time.Second)); e != 500*time.Millisecond {
+			t.Errorf("who asks for the second place is told %v", e)
+		}
 		time.Sleep(900 * time.Millisecond)
 		if got := told(); len(got) > 0 {
 			t.Errorf("within a second, told are %q", got)
@@ -161,6 +164,9 @@ func TestNobodyListensToPlaces(t *testing.T) {
 		r, teller, told := running(t, 3, &heard)
 		teller.Observe(&enforcer.Event{Kind: enforcer.EventQueued, Waiter: r.wait[0]})
 		time.Sleep(time.Minute)
+		if e := teller.Estimate("a", 1, time.Now()); e != 0 {
+			t.Errorf("an estimate is %v", e)
+		}
 		if got, walks := told(), r.walked(); len(got) > 0 || walks > 0 || len(teller.moved) > 0 {
 			t.Errorf("told are %q after %d walks", got, walks)
 		}

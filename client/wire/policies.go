@@ -43,18 +43,23 @@ type PolicyConcern struct {
 // Waiting is the answer to GET /v1/waiting: the acquires that wait, in their order.
 type Waiting struct {
 	Waiting []Waiter `json:"waiting"`
+	More    bool     `json:"more,omitzero,omitempty"` // others wait behind these
 }
 
 // Waiter is an acquire that waits.
 type Waiter struct {
 	Items    []Item    `json:"items"`
 	Position int       `json:"position"` // in the pool or meter where most are before it; 1: it is the first
+	Priority int       `json:"priority"` // that the site's rules give it; 0: none
 	Since    time.Time `json:"since"`
 	Until    time.Time `json:"until"` // when it gives up
 	// when the next lease of its first pool ends unless it is renewed; null: it is not known
 	NextEndsAt *time.Time `json:"next_ends_at"`
-	Rule       string     `json:"rule,omitempty"`   // that keeps it from being served, whatever comes free
-	Reason     string     `json:"reason,omitempty"` // for people, with rule
-	UID        uint32     `json:"uid"`
-	PID        int32      `json:"pid,omitempty"`
+	// how long it may still wait at the pace at which others have been served; absent: it is not known
+	EstimateSeconds float64 `json:"estimate_seconds,omitzero,omitempty"`
+	Rule            string  `json:"rule,omitempty"`   // that keeps it from being served, whatever comes free
+	Reason          string  `json:"reason,omitempty"` // for people, with rule
+	UID             uint32  `json:"uid"`
+	PID             int32   `json:"pid,omitempty"`
+	Holder          *Holder `json:"holder,omitempty"` // of the lease to be; nil: the agent is of before
 }

@@ -134,14 +134,17 @@ func (c *cli) printExplanation(x *wire.PolicyExplanation) error {
 
 // listWaiting prints the acquires that wait.
 func (c *cli) listWaiting(ctx context.Context) error {
-	waiting, err := c.client().Waiting(ctx)
+	waiting, more, err := c.client().Waiting(ctx)
 	if err != nil {
 		return err
 	}
 	if c.json {
-		return c.printJSON(wire.Waiting{Waiting: waiting})
+		return c.printJSON(wire.Waiting{Waiting: waiting, More: more})
 	}
-	return c.printWaiting(waiting)
+	if err := c.printWaiting(waiting); err != nil || !more {
+		return err
+	}
+	return fprintln(c.out, "others wait behind these")
 }
 
 // printWaiting prints the acquires that wait as a table.
@@ -150,8 +153,10 @@ func (c *cli) printWaiting(waiting []wire.Waiter) error {
 		return fprintln(c.out, "nobody waits")
 	}
 	now := time.Now()
-	rows := [][]string{{"POSITION", "SLOTS", "WAITS FOR", "GIVES UP", "NEXT LEASE ENDS", "USER", "WHY"}}
-	for _, w := range waiting {
+	rows := [][]string{{"POSITION", "SLOTS", "PRIORITY", "WAITS FOR", "MAY WAIT", "GIVES UP", "NEXT LEASE ENDS", "WHY",
+		"USER"}}
+	for i := range waiting {
+		w := &waiting[i]
 		next, why := "not known", "the slots are in use"
 		if w.NextEndsAt != nil {
 			next = away(*w.NextEndsAt, now)
@@ -159,12 +164,25 @@ func (c *cli) printWaiting(waiting []wire.Waiter) error {
 		if w.Rule != "" {
 			why = "rule " + w.Rule
 		}
-		user := "uid " + strconv.FormatUint(uint64(w.UID), 10)
-		if w.PID != 0 {
-			user += ", pid " + strconv.Itoa(int(w.PID))
-		}
 		rows = append(rows, []string{strconv.Itoa(w.Position), strings.TrimSpace(itemsText(w.Items)),
-			span(now.Sub(w.Since)), away(w.Until, now), next, user, why})
+			strconv.Itoa(w.Priority), span(now.Sub(w.Since)), estimateText(w.EstimateSeconds), away(w.Until, now), next,
+			why, holderText(waiterHolder(w))})
 	}
 	return c.table(rows...)
+}
+
+// estimateText says how long a wait may still last.
+func estimateText(seconds float64) string {
+	if seconds <= 0 {
+		return "not known"
+	}
+	return "about " + span(time.Duration(seconds*float64(time.Second)))
+}
+
+// waiterHolder is who waits. Agents of before tell the user and process alone.
+func waiterHolder(w *wire.Waiter) *wire.Holder {
+	if w.Holder != nil {
+		return w.Holder
+	}
+	return &wire.Holder{UID: w.UID, PID: w.PID}
 }
