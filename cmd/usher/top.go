@@ -27,11 +27,11 @@ const (
 func (c *cli) topCommand() *cobra.Command {
 	p := &picture{}
 	var once bool
-	cmd := &cobra.Command{Use: "top [--pool P] [--once]", Short: "Watch pools, holders and denials as they change",
+	cmd := &cobra.Command{Use: "top [--pool P] [--once]", Short: "Watch pools, holders, waiters and denials",
 		Args: cobra.NoArgs,
-		Long: `Watch the pools, those who hold slots, and denials. An admin sees all holders, others their own. q
-ends it, s changes the order of the holders, p shows one pool after the other, j and k scroll. It goes on
-when the agent restarts. With --once it prints one picture as text, and ends.`,
+		Long: `Watch the pools, those who hold slots or wait for them, and denials. An admin sees those of all users,
+others their own. q ends it, s changes the order of the holders, p shows one pool after the other, j and k
+scroll. It goes on when the agent restarts. With --once it prints one picture as text, and ends.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if once {
 				if err := c.ask(cmd.Context(), p); err != nil {
@@ -103,10 +103,15 @@ func (c *cli) ask(ctx context.Context, p *picture) error {
 		}
 		leases = append(leases, *x)
 	}
+	waiting, behind, err := c.client().Waiting(ctx)
+	if err != nil { // an agent of before does not list them
+		waiting, behind = nil, false
+	}
 	if p.at.IsZero() || time.Since(p.deniedAt) > topDenied {
 		p.denied, p.deniedAt = c.deniedLately(ctx), time.Now()
 	}
 	p.license, p.pools, p.product, p.leases, p.more = l, pools, h.Product, leases, more
+	p.waiting, p.behind = waiting, behind
 	p.away, p.at = "", time.Now()
 	return nil
 }
@@ -201,6 +206,7 @@ func (p *picture) take(q *picture) {
 		return
 	}
 	p.license, p.product, p.pools, p.denied, p.deniedAt = q.license, q.product, q.pools, q.denied, q.deniedAt
+	p.waiting, p.behind = q.waiting, q.behind
 	p.away, p.at = "", q.at
 	if q.pool == p.pool {
 		p.leases, p.more = q.leases, q.more

@@ -17,7 +17,7 @@ func busy() (*picture, time.Time) {
 		pools: []wire.Pool{
 			{Name: "gpu", Kind: "slots", Limit: new(int64(2)), Budget: new(int64(2)), InUse: 3, Peak: 3},
 			{Name: "renders", Kind: "meter", Limit: new(int64(1000)), Budget: new(int64(1000)), InUse: 400},
-			{Name: "streams", Kind: "slots", Limit: new(int64(8)), Budget: new(int64(8)), InUse: 8, Waiting: 2,
+			{Name: "streams", Kind: "slots", Limit: new(int64(8)), Budget: new(int64(8)), InUse: 8, Waiting: 3,
 				Peak: 8},
 			{Name: "viewers", Kind: "slots", InUse: 120, Peak: 133}},
 		leases: []wire.Lease{
@@ -28,6 +28,11 @@ func busy() (*picture, time.Time) {
 				ExpiresAt: new(now.Add(57 * time.Second)), Holder: &wire.Holder{UID: 1001}},
 			{Items: []wire.Item{{Pool: "gpu", N: 2}}, AcquiredAt: ago(26 * time.Hour), State: "unconfirmed",
 				Holder: &wire.Holder{UID: nobody, PID: 99}}},
+		waiting: []wire.Waiter{
+			{Items: []wire.Item{{Pool: "streams", N: 2}}, Position: 1, Priority: 5, Since: ago(2 * time.Minute),
+				EstimateSeconds: 150, Holder: &wire.Holder{UID: 1003, PID: 812,
+					Labels: map[string]string{"job": "spot-13"}}},
+			{Items: []wire.Item{{Pool: "streams", N: 1}}, Position: 2, Since: ago(20 * time.Second), UID: 1004}},
 		denied: map[string]int64{"streams": 17},
 		denials: []wire.Event{{At: ago(time.Minute), Pool: "streams", Code: "no_slots", Count: 3,
 			Reason: "pool streams: 8 of 8 slots are in use, and the request is for 1 more",
@@ -52,6 +57,7 @@ func TestTopFits(t *testing.T) {
 		p.leases = append(p.leases, wire.Lease{Items: []wire.Item{{Pool: "streams", N: 1}}, AcquiredAt: now,
 			Holder: &wire.Holder{UID: 7, User: "東京の利用者さま", Labels: map[string]string{"x": strings.Repeat("長", 90)}}})
 		p.denials = append(p.denials, p.denials[0])
+		p.waiting = append(p.waiting, p.waiting[0])
 	}
 	for len(p.pools) < 60 {
 		p.pools = append(p.pools, wire.Pool{Name: strings.Repeat("very-long-", 9), Budget: new(int64(1)), InUse: 1})
@@ -115,5 +121,31 @@ func TestTopKeys(t *testing.T) {
 	}
 	if p.key('k'); p.first != 1 {
 		t.Errorf("the first line shown is %d", p.first)
+	}
+}
+
+// Where many wait and are denied, holders, the first of those that wait, and denials are all seen, and with one pool
+// those that wait for it alone.
+func TestTopWaiters(t *testing.T) {
+	p, now := busy()
+	for range 60 {
+		p.waiting = append(p.waiting, p.waiting[1])
+		p.denials = append(p.denials, p.denials[0])
+	}
+	text := joined(p.frame(80, 24, now))
+	for _, want := range []string{"alice", "uid 1001", "without an identity", "uid 1003 (job=spot-13)", "more wait",
+		"DENIED\n14:02:22"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("there is no %q in\n%s", want, text)
+		}
+	}
+	p.behind = true
+	if text := joined(p.frame(80, 0, now)); strings.Count(text, "uid 1004") != 61 ||
+		!strings.Contains(text, "others behind these") {
+		t.Errorf("a picture of any height:\n%s", text)
+	}
+	p.pool = "gpu"
+	if text := joined(p.frame(80, 24, now)); strings.Contains(text, "uid 1003") {
+		t.Errorf("for another pool:\n%s", text)
 	}
 }

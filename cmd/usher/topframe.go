@@ -22,6 +22,8 @@ type picture struct {
 	pools    []wire.Pool
 	leases   []wire.Lease
 	more     bool             // there are more leases
+	waiting  []wire.Waiter    // in their order
+	behind   bool             // others wait behind these
 	denied   map[string]int64 // acquires that were denied in the last 24 hours, by pool; nil: not known
 	deniedAt time.Time        // when that was asked
 	denials  []wire.Event     // the newest first
@@ -71,16 +73,18 @@ func (p *picture) frame(width, height int, now time.Time) []string {
 		out = append(out, "the agent does not answer, and is asked again: "+p.away)
 	}
 	pools := p.poolRows(width)
-	denials := p.denialRows()
+	denials, waiters := p.denialRows(), p.waiterRows(width, now)
 	if !all { // at least three holders are seen, where there are as many
 		room := height - len(out) - 3 - min(3, len(p.leases)) // the heads and the last line
-		pools = clip(pools, max(2, room-min(len(denials), 4)), "pools")
-		denials = denials[:min(len(denials), max(0, room-len(pools)))]
+		pools = clip(pools, max(2, room-min(len(denials), 4)-min(len(waiters), 5)), "pools")
+		room = max(0, room-len(pools))
+		waiters = clip(waiters, min(room-min(len(denials), 4), max(5, room/2)), "wait")
+		denials = denials[:min(len(denials), room-len(waiters))]
 	}
 	out = append(out, pools...)
-	rest := height - len(out) - len(denials) - 1
+	rest := height - len(out) - len(denials) - len(waiters) - 1
 	out = append(out, p.holderRows(width, rest, all, now)...)
-	out = append(out, denials...)
+	out = append(append(out, waiters...), denials...)
 	if !all {
 		for len(out) < height-1 {
 			out = append(out, "")
@@ -93,10 +97,14 @@ func (p *picture) frame(width, height int, now time.Time) []string {
 	return out
 }
 
-// clip leaves the first n lines, of which the last says how many are left out.
+// clip leaves the first n lines, of which the last says how many are left out; fewer than three tell nothing of those
+// that wait, which have a line of room and a head.
 func clip(lines []string, n int, what string) []string {
-	if len(lines) <= n {
+	switch {
+	case len(lines) <= n:
 		return lines
+	case what == "wait" && n < 3:
+		return nil
 	}
 	return append(lines[:n-1:n-1], fmt.Sprintf("  and %d more %s", len(lines)-n+1, what))
 }
@@ -209,6 +217,32 @@ func (p *picture) holderRows(width, rows int, all bool, now time.Time) []string 
 			out = out[:room+1]
 		}
 		out = append(out, many)
+	}
+	return out
+}
+
+// waiterRows are the acquires that wait, in their order.
+func (p *picture) waiterRows(width int, now time.Time) (out []string) {
+	who := max(12, width-16-6-6-8-12)
+	for i := range p.waiting {
+		w := &p.waiting[i]
+		if p.pool != "" && !slices.ContainsFunc(w.Items, func(it wire.Item) bool { return it.Pool == p.pool }) {
+			continue
+		}
+		if out == nil {
+			out = []string{"", fit("WAITING", who) + fit("SLOTS", 16) + right("PLACE", 6) + right("PRIO", 6) +
+				right("SINCE", 8) + right("MAY WAIT", 12)}
+		}
+		may := "-"
+		if w.EstimateSeconds > 0 {
+			may = span(time.Duration(w.EstimateSeconds * float64(time.Second)))
+		}
+		out = append(out, fit(topHolder(waiterHolder(w)), who-1)+" "+fit(itemsText(w.Items), 15)+" "+
+			right(fmt.Sprint(w.Position), 6)+right(fmt.Sprint(w.Priority), 6)+right(span(now.Sub(w.Since)), 8)+
+			right(may, 12))
+	}
+	if p.behind && out != nil {
+		out = append(out, "  and others behind these")
 	}
 	return out
 }
