@@ -176,11 +176,10 @@ func joined(by CountBy, h *Holder, labels map[string]string) (unit string, known
 		if name, isLabel := strings.CutPrefix(w, labelWord); !isLabel {
 			part = unitOfWord(CountBy(w), h)
 		} else if v := labels[name]; v != "" {
-			part = "label " + strconv.Quote(v)
+			part = "label " + v
 		}
 		known = known && part != ""
-		b.WriteString(part)
-		b.WriteByte('+')
+		b.WriteString(strconv.Quote(part)) // a caller may choose a name that looks like two parts
 	}
 	return b.String(), known
 }

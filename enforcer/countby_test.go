@@ -43,6 +43,17 @@ func TestUsesByUserAndHost(t *testing.T) {
 	c.inUse(3)
 }
 
+// TestUsesOfOddNames: no choice of names has two users at two hosts count as one.
+func TestUsesOfOddNames(t *testing.T) {
+	c := newCounted(t, 9, "user+host")
+	for i, of := range []Caller{{User: "a", Host: "b+host c"}, {User: "a+host b", Host: "c"}, {User: "a", Host: "b"},
+		{User: `a"+"host b`, Host: "c"}, {User: "a", Host: `b""host c`}} {
+		of.UID, of.PID, of.Start = 7, int32(i+1), 1
+		c.acquire(byte(i+1), of, 0)
+		c.inUse(int64(i + 1))
+	}
+}
+
 // TestMostOfAUse: as many leases as the licence says share one use (RLM's share=u:3); the next takes another, and one
 // that ends leaves its place to the next.
 func TestMostOfAUse(t *testing.T) {
