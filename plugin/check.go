@@ -160,7 +160,7 @@ func (e *Error) Checked() *Error {
 		RetryAfter: max(0, min(e.RetryAfter, MaxRetryAfter))}
 	if e.Elsewhere != nil && e.SystemCode == SystemFull {
 		n := min(max(0, e.Elsewhere.Out), enforcer.MaxN)
-		out.Elsewhere = &Elsewhere{Out: n, Idle: min(max(0, e.Elsewhere.Idle), n)}
+		out.Elsewhere = &Elsewhere{Out: n, Idle: min(max(0, e.Elsewhere.Idle), n), Rule: word(e.Elsewhere.Rule)}
 	}
 	if out.Reason == "" {
 		out.Reason = "no reason was given"

@@ -154,6 +154,9 @@ func (t *Teller) round() {
 			moved[name] += 0
 		}
 	}
+	if len(moved) == 0 { // it was woken by what the round before has told
+		return
+	}
 	names := make([]string, 0, len(moved))
 	for name := range moved {
 		names = append(names, name)

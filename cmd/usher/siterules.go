@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -104,7 +105,14 @@ func (c *cli) upstreamRules(o *upstreamFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			fprintf(c.errs, "%d rules are in force\n", len(done.Rules.Rules))
+			switch n := len(done.Rules.Rules); n {
+			case 0:
+				fprintln(c.errs, "no rules are in force")
+			case 1:
+				fprintln(c.errs, "1 rule is in force")
+			default:
+				fprintf(c.errs, "%d rules are in force\n", n)
+			}
 			return show(done)
 		}})
 	return cmd
@@ -222,8 +230,11 @@ site's rules for hosts ("usher upstream rules") see them at once. An enrolment t
 			if c.json {
 				return c.printJSON(map[string]any{"labelled": done.Labelled, "labels": labels})
 			}
-			fprintf(c.out, "%d hosts of licence %s have the labels %s\n", done.Labelled, args[0],
-				orDash(labelText(labels)))
+			who := "1 host has"
+			if done.Labelled != 1 {
+				who = fmt.Sprintf("%d hosts have", done.Labelled)
+			}
+			fprintf(c.out, "licence %s: %s %s\n", args[0], who, cmp.Or(labelText(labels), "no labels"))
 			return nil
 		}}
 	cmd.Flags().StringVar(&host, "host", "", "the beginning of the host's key")

@@ -116,7 +116,7 @@ const emergenciesKept = 64
 
 // Errors that the commands of an operator meet.
 var (
-	ErrUnknown = errors.New("there is no such licence or host")
+	ErrUnknown = errors.New("there is no such licence or host; usher upstream list --hosts shows those that there are")
 	ErrRefused = errors.New("the licence is not good")
 )
 
