@@ -308,8 +308,17 @@ func (c *cluster) outOfQuota(t *testing.T, a *guest, block string) {
 		}
 		return nil
 	})
+	c.untilGrows(a, block, 4)
+}
+
+// untilGrows has an agent's block grow. A write that etcd refused may raise the alarm of its quota again later on.
+func (c *cluster) untilGrows(a *guest, block string, n int64) {
 	c.until("a block grows", func(ctx context.Context) error {
-		_, err := a.extends(ctx, block, 4)
+		_, err := a.extends(ctx, block, n)
+		if err != nil {
+			_, disarmed := c.admin.AlarmDisarm(ctx, &clientv3.AlarmMember{})
+			err = errors.Join(err, disarmed)
+		}
 		return err
 	})
 }
@@ -332,10 +341,7 @@ func (c *cluster) backupRestored(t *testing.T, a *guest, block string) {
 		}
 	}
 	etcdctl("--endpoints", m.client, "snapshot", "save", file)
-	c.until("a block grows", func(ctx context.Context) error {
-		_, err := a.extends(ctx, block, 8)
-		return err
-	})
+	c.untilGrows(a, block, 8)
 	m.kill()
 	m.dir = filepath.Join(t.TempDir(), "restored")
 	// With another token it is another cluster. Without one, and with the members' addresses, only its revision tells
