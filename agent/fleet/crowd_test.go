@@ -460,9 +460,7 @@ func (c *crowd) calm() {
 	if most := 200 + 10*served; writes > most {
 		c.t.Errorf("%d writes to the store for %d slots that were served; at most %d are well", writes, served, most)
 	}
-	for _, h := range c.agents {
-		h.die()
-	}
+	c.end()
 	if c.wrong != "" {
 		c.t.Error(c.wrong)
 	}

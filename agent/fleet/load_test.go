@@ -165,13 +165,21 @@ func measure(t testing.TB, agents int, limit int64, need float64, hold, wait, wa
 	if c, ok := c.observer.(*tallied); ok {
 		c.mark() // what comes when all die is no load
 	}
-	for _, h := range c.agents {
-		h.die()
-	}
+	c.end()
 	if c.wrong != "" {
 		t.Error(c.wrong)
 	}
 	return l, writes
+}
+
+// end has all agents die at once: one that dies waits for seconds for calls that get no answer, and the others go on
+// meanwhile.
+func (c *crowd) end() {
+	var all sync.WaitGroup
+	for _, h := range c.agents {
+		all.Go(h.die)
+	}
+	all.Wait()
 }
 
 // Where 100 slots stand against a mean need of 50 and callers wait for five seconds, at most one in a hundred is denied
