@@ -100,10 +100,15 @@ func resultOf(t *Txn, res *etcdserverpb.TxnResponse) (*Result, error) {
 	out := &Result{Done: res.Succeeded, Rev: res.Header.Revision, Cluster: res.Header.ClusterId}
 	for i, r := range res.Responses {
 		got := r.GetResponseRange()
-		if asks := ops[i].Get+ops[i].List != ""; got == nil && !asks {
+		asks := ops[i].Get+ops[i].List+ops[i].Count != ""
+		switch {
+		case got == nil && !asks:
 			continue
-		} else if got == nil {
+		case got == nil:
 			return nil, errStrange
+		case ops[i].Count != "":
+			out.Counted = append(out.Counted, got.Count)
+			continue
 		}
 		kvs := make([]KV, 0, len(got.Kvs))
 		for _, kv := range got.Kvs {
@@ -125,6 +130,8 @@ func etcdOps(ops []Op) (out []clientv3.Op) {
 		case o.List != "":
 			out = append(out, clientv3.OpGet(o.List, clientv3.WithPrefix(), clientv3.WithLimit(o.Most),
 				clientv3.WithSort(clientv3.SortByCreateRevision, clientv3.SortAscend)))
+		case o.Count != "":
+			out = append(out, clientv3.OpGet(o.Count, clientv3.WithPrefix(), clientv3.WithCountOnly()))
 		case o.Put != "":
 			out = append(out, clientv3.OpPut(o.Put, o.Value, clientv3.WithLease(clientv3.LeaseID(o.Lease))))
 		default:

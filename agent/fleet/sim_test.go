@@ -265,6 +265,8 @@ func (s *sim) txn(t *Txn) (*Result, error) {
 			out.Got = append(out.Got, got)
 		case o.List != "":
 			out.Got = append(out.Got, s.list(o))
+		case o.Count != "":
+			out.Counted = append(out.Counted, int64(len(s.with(o.Count))))
 		case o.Put != "":
 			write()
 			s.put(KV{o.Put, o.Value, s.rev, s.rev, o.Lease})
@@ -284,7 +286,9 @@ func (s *sim) list(o Op) (got []KV) {
 	for _, k := range s.with(o.List) {
 		got = append(got, s.kvs[k])
 	}
-	slices.SortStableFunc(got, func(a, b KV) int { return int(a.Create - b.Create) })
+	if made := func(a, b KV) int { return int(a.Create - b.Create) }; !slices.IsSortedFunc(got, made) {
+		slices.SortStableFunc(got, made)
+	}
 	if o.Most > 0 && int64(len(got)) > o.Most {
 		got = got[:o.Most]
 	}

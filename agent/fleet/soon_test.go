@@ -115,3 +115,28 @@ func TestSlotsOfTheDeadComeSoon(t *testing.T) {
 		}
 	}
 }
+
+// An agent that counts the living reads none of their keys: in a large fleet each would read all others.
+func TestCensusReadsNoKeys(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		a, way := r.agent("a", new([]byte))
+		b, _ := r.agent("b", new([]byte))
+		for _, f := range []*Fleet{a, b} {
+			if _, err := f.ready(t.Context(), false); err != nil {
+				t.Fatal(err)
+			}
+		}
+		lists := 0
+		way.before = func(x *Txn) {
+			for _, o := range x.Then {
+				if o.List != "" {
+					lists++
+				}
+			}
+		}
+		if a.census(t.Context()); lists > 0 || a.Standing().Members != 2 {
+			t.Errorf("it counts %d of 2 agents, with %d lists of keys", a.Standing().Members, lists)
+		}
+	})
+}

@@ -265,14 +265,14 @@ func (f *Fleet) census(ctx context.Context) {
 	if !due {
 		return
 	}
-	res, err := f.cfg.Store.Txn(ctx, &Txn{Kind: KindRead, Then: []Op{{List: f.keys.agents()}}})
-	if err != nil {
+	res, err := f.cfg.Store.Txn(ctx, &Txn{Kind: KindRead, Then: []Op{{Count: f.keys.agents()}}})
+	if err != nil || len(res.Counted) == 0 {
 		return
 	}
-	n := len(res.Got[0])
+	n := res.Counted[0]
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.members, f.censusAt = int64(n), now+max(2*f.cfg.TTL, time.Duration(n)*(time.Second/10))
+	f.members, f.censusAt = n, now+max(2*f.cfg.TTL, time.Duration(n)*(time.Second/10))
 }
 
 // ring wakes who waits for c, and waits for nobody.

@@ -44,12 +44,13 @@ type Is struct {
 	Unchanged int64
 }
 
-// Op is one step of a transaction. Exactly one of Get, List, Put and Delete is set.
+// Op is one step of a transaction. Exactly one of Get, List, Count, Put and Delete is set.
 type Op struct {
 	Get    string
 	Rev    int64  // of Get: as of this revision; 0: as it is. One that was compacted away, or is to come, is an error
 	List   string // a prefix: its keys, those that were made first first
 	Most   int64  // of List; 0: all
+	Count  string // a prefix: how many keys begin with it
 	Put    string
 	Value  string // of Put
 	Lease  Lease  // of Put: the key ends with it
@@ -58,10 +59,11 @@ type Op struct {
 
 // Result is the answer to a transaction.
 type Result struct {
-	Done    bool   // all of If was so
-	Rev     int64  // the store's revision
-	Cluster uint64 // the store's identity
-	Got     [][]KV // of each Get and List, in order
+	Done    bool    // all of If was so
+	Rev     int64   // the store's revision
+	Cluster uint64  // the store's identity
+	Got     [][]KV  // of each Get and List, in order
+	Counted []int64 // of each Count, in order
 }
 
 // KV is a key with its value.

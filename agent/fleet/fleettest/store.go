@@ -50,6 +50,10 @@ func Store(t *testing.T, s fleet.Store) {
 			"[{/c/b 1 %[1]d %[1]d 0}] [{/c/a 2 %[2]d %[2]d 0}]]", one.Rev, two.Rev) {
 		t.Fatalf("a refused transaction reads %v", got.Got)
 	}
+	if n := do(&fleet.Txn{Then: []fleet.Op{{Count: "/c/"}, {Count: "/d/"}, {Get: "/c/a"}}}); fmt.Sprint(n.Counted) !=
+		"[3 0]" || len(n.Got) != 1 {
+		t.Errorf("counts are %v, beside %v", n.Counted, n.Got)
+	}
 	for _, c := range []struct {
 		is   fleet.Is
 		done bool
