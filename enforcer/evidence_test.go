@@ -23,7 +23,7 @@ func genDated(t *rapid.T) (Facts, Mark, Clocks) {
 	}
 	c := Clocks{Wall: genNow(t), Boot: time.Hour, BootID: "b"}
 	m := Mark{}
-	switch rapid.IntRange(0, 4).Draw(t, "mark") {
+	switch rapid.IntRange(0, 6).Draw(t, "mark") {
 	case 0: // a first start
 	case 1:
 		m = Mark{Time: c.Wall.Add(-pick(t, "marked", someSpans...)), Boot: c.Boot, BootID: c.BootID}
@@ -34,6 +34,9 @@ func genDated(t *rapid.T) (Facts, Mark, Clocks) {
 			Ran: pick(t, "ran", someSpans...)}
 	case 4:
 		c.Wall = time.Unix(5, 0).UTC() // never set
+	default: // the host has run on since it saw a document, and its clock was set back
+		m = Mark{Time: c.Wall.Add(-pick(t, "marked", someSpans...)), Boot: c.Boot, BootID: c.BootID,
+			Signed: c.Wall.Add(-pick(t, "signed", 0, time.Hour, aDay, 40*aDay)), Ran: pick(t, "ran", someSpans...)}
 	}
 	return f, m, c
 }
@@ -79,6 +82,9 @@ func signedToReplace(l *License) bool { return len(l.Supersedes)+len(l.Revokes) 
 // TestAddingWorsensNothing: whatever document of whatever system comes into a folder, with whatever date, a good
 // verdict stays good, unless that document is itself in force or signed to replace. And unless it is in force it does
 // not change by what licences are granted, but for others that its date lets begin.
+//
+// What the host has run since an earlier document was signed counts with any date, so that a clock that is set back
+// revives nothing: a document can have that time count, and by its date no later one.
 func TestAddingWorsensNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		f, m, c := genDated(t)
@@ -91,21 +97,39 @@ func TestAddingWorsensNothing(t *testing.T) {
 		more.Documents = append(slices.Clone(f.Documents), added)
 		now, w := judgedWith(more, system, m, c)
 		inForce := slices.ContainsFunc(w.Licenses, func(j Judged) bool { return j.Document == added.Name && j.InForce })
-		// For how long the host has run since an earlier document was signed is no doing of this one: it counts with
-		// any date, so that a clock that is set back revives nothing.
-		ran := !m.Signed.IsZero() && m.Signed.Add(m.Ran).After(before)
-		if v.Good() && !w.Good() && !signedToReplace(added.License) && !ran {
+		run, clock := m.Now(c, m.Signed)
+		if run.After(before) && now.Equal(run) {
+			g := f
+			g.Clock = clock
+			before, v = run, Judge(g, run)
+		}
+		if v.Good() && !w.Good() && !signedToReplace(added.License) {
 			t.Fatalf("%s, and with %+v at %v: %s (in force: %t)", v.Code, *added.License, now, w.Reason, inForce)
 		}
 		bare, _ := m.Now(c, zeroTime)
-		if now.Sub(bare) > Leap && IsSet(bare) && m.Signed.IsZero() {
+		if now.Sub(bare) > Leap && IsSet(bare) && now.After(run) {
 			t.Fatalf("a document moves the time by %v", now.Sub(bare))
 		}
 		l := added.License
-		if !inForce && l.Role != RoleNotice && !signedToReplace(l) && now.After(before) && IsSet(bare) && !ran {
+		if !inForce && l.Role != RoleNotice && !signedToReplace(l) && now.After(before) && IsSet(bare) {
 			t.Fatalf("%+v is not in force, and moves the time from %v to %v", *l, before, now)
 		}
 	})
+}
+
+// The time that the host has run since an earlier document was signed counts with whatever date a later one in force
+// has; with an earlier one it does not.
+func TestRunningCountsWithAnyDate(t *testing.T) {
+	m := Mark{Time: noon, Boot: time.Hour, BootID: "b", Signed: noon.Add(-aDay), Ran: 3 * aDay}
+	c := Clocks{Wall: noon, Boot: time.Hour, BootID: "b"}
+	for dated, want := range map[time.Duration]time.Time{-aDay: noon.Add(2 * aDay), -time.Hour: noon.Add(2 * aDay),
+		0: noon.Add(2 * aDay), time.Hour: noon.Add(2 * aDay), -2 * aDay: noon} {
+		f := Facts{Documents: []Document{{Name: "a.lic", License: &License{ID: "a", System: "usher", Product: "acme",
+			Issued: noon.Add(dated), Pools: map[string]PoolTerm{"streams": {Max: 1, Scope: ScopeHost}}}}}}
+		if now, v := judgedWith(f, "usher", m, c); !now.Equal(want) || !v.Good() {
+			t.Errorf("dated %v from noon: it is %v, want %v; %s", dated, now, want, v.Reason)
+		}
+	}
 }
 
 // noEvidence are the kinds of documents that do not count on a host beside a good licence of an hour.
