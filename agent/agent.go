@@ -185,6 +185,11 @@ func (a *Agent) lifecycle(ctx context.Context) error {
 	if err != nil {
 		a.log.Warn("the service manager's watchdog period cannot be read", "error", err)
 	}
+	return a.tell(ctx, m)
+}
+
+// tell has the service manager know how the agent is, until ctx ends. Its watchdog is fed while what decides moves.
+func (a *Agent) tell(ctx context.Context, m systemd.Manager) error {
 	return m.Run(ctx, a.statusLine, a.vitals.Moving, func(err error) {
 		a.log.Warn("the service manager could not be told how the agent is", "error", err)
 	})
