@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/usher-agent/usher/agent/clock"
@@ -17,8 +18,26 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// errPresent says that a journal tells of this start of the host.
-var errPresent = errors.New("it tells of this start of the host")
+// PastError says that the runtime folder's journal is damaged and of an earlier start of the host. A start mends it.
+type PastError struct{ Err error }
+
+func (e *PastError) Error() string {
+	return e.Err.Error() + "; it is of an earlier start of the host, and the agent mends it when it starts"
+}
+
+// Unwrap returns what is wrong with the journal.
+func (e *PastError) Unwrap() error { return e.Err }
+
+// mendable reports whether a start mends what is wrong with the journal at path, which the seals say is of an earlier
+// start of the host: not what a later version wrote, and not what may tell of this start.
+func mendable(path string, why error) bool {
+	if why == nil || errors.As(why, new(*journal.VersionError)) || errors.Is(why, record.ErrNewer) {
+		return false
+	}
+	records, err := journal.Provable(path)
+	return err != nil || // it proves nothing
+		!slices.ContainsFunc(records, func(b []byte) bool { return tellsOf(b, clock.BootID()) })
+}
 
 // past reports whether the runtime journal is of an earlier start of the host, and was not sealed in this one.
 func (s *store) past() bool { return s.seals != nil && s.seals.Runtime.Past(seals.RuntimeJournal) }
@@ -45,19 +64,12 @@ func (s *store) mendPast(stateDir, runtimeDir string) error {
 		return err
 	}
 	why := journal.Verify(path, all.apply)
-	if why == nil || errors.As(why, new(*journal.VersionError)) || errors.Is(why, record.ErrNewer) {
-		return nil
+	if !mendable(path, why) {
+		return nil // opening it says what is wrong
 	}
-	r, err := RepairJournal(path, func(r *Repaired, records [][]byte) ([][]byte, error) {
-		for _, b := range records {
-			if tellsOf(b, clock.BootID()) {
-				return nil, errPresent
-			}
-		}
-		return events.mend(r, records)
-	})
+	r, err := RepairJournal(path, events.mend)
 	switch {
-	case errors.Is(err, errPresent), errors.Is(err, record.ErrNewer):
+	case errors.Is(err, record.ErrNewer):
 		return nil // opening it says what is wrong
 	case err != nil: // nothing in it is provable
 		aside := path + ".damaged-" + time.Now().UTC().Format("20060102T150405.000000000Z")

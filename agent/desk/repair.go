@@ -53,14 +53,24 @@ func RepairJournal(path string, mend func(*Repaired, [][]byte) ([][]byte, error)
 }
 
 // Verify reads the journals of two folders as a start does, and changes nothing. It calls found with the path of each
-// that is there, and with what a start would say of it; nil: nothing.
-func Verify(stateDir, runtimeDir string, found func(path string, err error)) {
+// that is there, and with what a start would say of it; nil: nothing. past says that the runtime folder's journal is of
+// an earlier start of the host; damage that a start mends is a [*PastError] then.
+func Verify(stateDir, runtimeDir string, past bool, found func(path string, err error)) {
 	all := newReplay(enforcer.New(enforcer.Options{Durable: true}))
+	broken := false
 	for _, path := range []string{filepath.Join(stateDir, seals.DurableJournal),
 		filepath.Join(runtimeDir, seals.RuntimeJournal)} {
-		if err := journal.Verify(path, all.apply); !errors.Is(err, fs.ErrNotExist) {
-			found(path, err)
+		err := journal.Verify(path, all.apply)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
 		}
+		// A start mends nothing before the durable journal is sound.
+		if past && !broken && filepath.Base(path) == seals.RuntimeJournal && !errors.Is(err, fs.ErrPermission) &&
+			mendable(path, err) {
+			err = &PastError{err}
+		}
+		broken = broken || err != nil
+		found(path, err)
 	}
 }
 

@@ -45,13 +45,9 @@ func Repair(dir, name string, replay func(records [][]byte) ([][]byte, error)) (
 	j.c = Config{Dir: dir, Name: name, Sync: true, File: func(name string, flag int) (File, error) {
 		return createLike(name, was)
 	}}
-	b, err := io.ReadAll(io.LimitReader(f, searchMax+1))
+	b, err := j.slurp(f)
 	if err != nil {
-		return r, j.cannot("read", err)
-	}
-	if len(b) > searchMax {
-		return r, fmt.Errorf("the journal %s has more than %d bytes, too many to repair: move it away", j.path,
-			searchMax)
+		return r, err
 	}
 	records, sound, err := j.salvage(b, &r)
 	if err != nil {
@@ -72,6 +68,35 @@ func Repair(dir, name string, replay func(records [][]byte) ([][]byte, error)) (
 	}
 	r.Rewrote = true
 	return r, nil
+}
+
+// Provable returns the records of the journal at path that [Repair] would find, and changes nothing.
+func Provable(path string) ([][]byte, error) {
+	j := &Journal{path: path}
+	f, err := openPlain(path, os.O_RDONLY)
+	if err != nil {
+		return nil, j.cannot("open", err)
+	}
+	defer f.Close()
+	b, err := j.slurp(f)
+	if err != nil {
+		return nil, err
+	}
+	records, _, err := j.salvage(b, &Repaired{})
+	return records, err
+}
+
+// slurp reads a journal whole that can be repaired.
+func (j *Journal) slurp(f io.Reader) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(f, searchMax+1))
+	if err != nil {
+		return nil, j.cannot("read", err)
+	}
+	if len(b) > searchMax {
+		return nil, fmt.Errorf("the journal %s has more than %d bytes, too many to repair: move it away", j.path,
+			searchMax)
+	}
+	return b, nil
 }
 
 // salvage returns the records that b, a whole journal, provably holds. Sound says that nothing is wrong with it.

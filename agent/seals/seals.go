@@ -126,11 +126,7 @@ func (s *Seals) OpenRuntime(dir string) (err error) {
 		earlier = files.Earlier{Files: []string{BlocksFile}, Journals: []string{RuntimeJournal}}
 	}
 	is := runtimeAnchor{Boot: clock.BootID(), Dir: dir}
-	c := files.VaultConfig{Dir: dir, Manifest: runtimeManifest, Key: s.key, Boot: is.Boot, Volatile: true, Now: s.now}
-	// A folder in memory is empty then. One on a disk is as it was, or as a power cut has left it.
-	if known && was.Dir == is.Dir && was.Boot != "" && is.Boot != "" && was.Boot != is.Boot {
-		c.Past = files.Earlier{Files: []string{BlocksFile, FleetFile}, Journals: []string{RuntimeJournal}}
-	}
+	c := s.runtimeVault(is, was)
 	if s.Runtime, err = files.OpenVault(c, earlier); err != nil {
 		return err
 	}
@@ -154,6 +150,38 @@ func (s *Seals) OpenRuntime(dir string) (err error) {
 		s.log.Warn("what the seal says of the runtime folder could not be written", "error", err)
 	}
 	return nil
+}
+
+// runtimeVault is what the runtime folder's vault needs; was is what the state's seal says of the folder, if anything.
+func (s *Seals) runtimeVault(is, was runtimeAnchor) files.VaultConfig {
+	c := files.VaultConfig{Dir: is.Dir, Manifest: runtimeManifest, Key: s.key, Boot: is.Boot, Volatile: true,
+		Now: s.now}
+	// A folder in memory is empty then. One on a disk is as it was, or as a power cut has left it.
+	if was.Dir == is.Dir && was.Boot != "" && is.Boot != "" && was.Boot != is.Boot {
+		c.Past = files.Earlier{Files: []string{BlocksFile, FleetFile}, Journals: []string{RuntimeJournal}}
+	}
+	return c
+}
+
+// Past reports whether an agent that starts would find the runtime folder's journal to be of an earlier start of the
+// host. It changes nothing. No agent may be using the folders.
+func Past(c Config, runtimeDir string) bool {
+	k, err := files.NewKey(c.Key.Seed(), identity.Thumbprint(c.Key.Public().(ed25519.PublicKey)))
+	if err != nil {
+		return false
+	}
+	nothing := func(string, []byte, fs.FileMode) error { return nil }
+	s := &Seals{key: k, now: c.Now}
+	if s.State, err = files.OpenVault(files.VaultConfig{Dir: c.Dir, Manifest: stateManifest, Key: k, Now: c.Now,
+		Write: nothing}, files.Earlier{}); err != nil {
+		return false
+	}
+	var was runtimeAnchor
+	s.State.Fact(runtimeFact, &was)
+	of := s.runtimeVault(runtimeAnchor{Boot: clock.BootID(), Dir: runtimeDir}, was)
+	of.Write = nothing
+	s.Runtime, err = files.OpenVault(of, files.Earlier{})
+	return err == nil && s.Runtime.Past(RuntimeJournal)
 }
 
 // Close says that the agent has ended in order.

@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/usher-agent/usher/agent/config"
+	"github.com/usher-agent/usher/agent/desk"
 	"github.com/usher-agent/usher/agent/files"
 	"github.com/usher-agent/usher/agent/journal"
 	"github.com/usher-agent/usher/agent/repair"
@@ -260,9 +261,15 @@ func (e *exam) journals() {
 	look := func() {
 		repair.Look(e.cfg, func(path string, err error) {
 			var corrupt *journal.CorruptError
+			var past *desk.PastError
 			switch {
 			case err == nil:
 				sound++
+			case errors.As(err, &past):
+				e.warn("JOURNAL_DAMAGED", "journal",
+					"start the agent, which keeps what the journal proves and sets the damaged file aside",
+					"%s is of an earlier start of the host and is damaged, as by a power cut; its leases are over in "+
+						"any case", path)
 			case errors.As(err, &corrupt):
 				e.bad("JOURNAL_DAMAGED", "journal", "run `"+e.repair()+"`, which keeps every record that can be proved",
 					"%s is damaged at byte %d: %s", path, corrupt.Offset, corrupt.Reason)
