@@ -33,9 +33,11 @@ func (o *opening) openShares() error {
 		if err != nil {
 			return err
 		}
-		if c.SiteServer, err = opener.Native(at); err != nil {
+		server, err := opener.Native(at)
+		if err != nil {
 			return fmt.Errorf("upstream.pools_url: %w", err)
 		}
+		c.SiteServer = online.NewSite(server)
 	}
 	if all := o.cfg.Upstream.PoolServers(); len(o.cfg.Upstream.PoolsURLs) > 0 {
 		opener, err := o.opener()

@@ -2,6 +2,7 @@ package plugin
 
 import (
 	"context"
+	"time"
 
 	"github.com/usher-agent/usher/enforcer"
 )
@@ -25,6 +26,9 @@ type Draw struct {
 	// Again says that the same request was made before, and may have taken draws: for a remote side that knows no
 	// tokens.
 	Again bool
+	// Period is when the period began in which the caller counts the draws. Zero: the meter never resets, or the caller
+	// does not say.
+	Period time.Time
 }
 
 // Drawn is what was taken: draws that nobody else has, until the meter's period is over.

@@ -155,6 +155,7 @@ const (
 	SystemFull    = "NO_SLOTS"     // CheckOut: others have the slots, and may return some
 	SystemLapsed  = "BLOCK_LAPSED" // Extend: the block is over, and its slots may be another's
 	SystemNoPools = "NO_POOLS"     // this upstream has no slots to give
+	SystemNoDraws = "NO_DRAWS"     // Draw: this upstream gives no draws
 	// CheckOut: the upstream may not know where its slots are, and hands out no new ones for a while
 	SystemSettling = "SETTLING"
 	SystemCloned   = "CLONED" // another host has gone on from this one's state

@@ -23,14 +23,24 @@ type Drawer struct {
 // Without a meter of the fleet it returns own.
 func (f *Fleet) DrawerFor(l *enforcer.License, upstream plugin.Upstream, own plugin.Drawer,
 	shared func(meter string) bool) plugin.Drawer {
-	d := &Drawer{Upstream: upstream, fleet: f, licence: l, limits: map[string]int64{}, own: own}
+	d := f.drawer(l, shared)
+	if d.Upstream, d.own = upstream, own; len(d.limits) == 0 {
+		return own
+	}
+	return d
+}
+
+// Meters returns what gives the draws of all site meters of a licence to agents behind this one: see [Drawer.DrawFor].
+func (f *Fleet) Meters(l *enforcer.License) *Drawer {
+	return f.drawer(l, func(string) bool { return true })
+}
+
+func (f *Fleet) drawer(l *enforcer.License, shared func(meter string) bool) *Drawer {
+	d := &Drawer{fleet: f, licence: l, limits: map[string]int64{}}
 	for name, n := range l.SiteMeters() {
 		if shared(name) {
 			d.limits[name] = int64(n)
 		}
-	}
-	if len(d.limits) == 0 {
-		return own
 	}
 	return d
 }
@@ -47,36 +57,79 @@ type tally struct {
 
 // Draw takes draws, once a token.
 func (d *Drawer) Draw(ctx context.Context, r *plugin.Draw) (*plugin.Drawn, error) {
-	return d.DrawFor(ctx, d.fleet.cfg.Agent, r)
+	if _, ok := d.limits[r.Meter]; !ok && d.own != nil {
+		return d.own.Draw(ctx, r)
+	}
+	start := r.Period
+	if start.IsZero() {
+		start = d.licence.Meters[r.Meter].Resets.Start(d.fleet.cfg.Time())
+	}
+	return d.draw(ctx, &drawing{r, d.fleet.cfg.Agent, period(start), nil})
 }
 
-// DrawFor is Draw for an agent behind this one: its tokens are apart from those of others, whoever asks for it.
-func (d *Drawer) DrawFor(ctx context.Context, agent string, r *plugin.Draw) (*plugin.Drawn, error) {
+// DrawFor is Draw for an agent behind this one. The agent may ask several members of the fleet for the same draws, and
+// one of them may come to it late. So after names the token of the agent's draw before, empty for its first one in the
+// period: where the store has another, nothing is taken, and the error is an [OrderError]. The period is the one that
+// the agent states, which is this member's too, but for a quarter of an hour in which their clocks may differ.
+func (d *Drawer) DrawFor(ctx context.Context, agent, after string, r *plugin.Draw) (*plugin.Drawn, error) {
+	resets, now := d.licence.Meters[r.Meter].Resets, d.fleet.cfg.Time()
+	if start := resets.Start(now); !r.Period.Equal(start) && !r.Period.Equal(resets.Start(now.Add(-clocksDiffer))) &&
+		!r.Period.Equal(resets.Start(now.Add(clocksDiffer))) {
+		return nil, &plugin.Error{Class: plugin.Transient, SystemCode: SystemPeriod,
+			Reason: "the agent counts the draws of " + r.Meter + " in the period " + period(r.Period) +
+				", and it is " + period(start) + " here", Hint: "set the clock of the host that is wrong"}
+	}
+	return d.draw(ctx, &drawing{r, agent, period(r.Period), &after})
+}
+
+// clocksDiffer is by how much the clocks of an agent and of a site server may differ where a period begins.
+const clocksDiffer = 15 * time.Minute
+
+// SystemPeriod is the SystemCode of draws for a period that is not the present one.
+const SystemPeriod = "OTHER_PERIOD"
+
+// OrderError says that an agent's draw does not follow its last one, which has the token Last; empty: it has made none
+// in the period. Nothing was taken.
+type OrderError struct{ Last string }
+
+func (e *OrderError) Error() string { return "another draw of the agent came in between" }
+
+// period names the period that begins at an instant, as keys do; zero: there are no periods.
+func period(start time.Time) string {
+	if start.IsZero() {
+		return "ever"
+	}
+	return start.UTC().Format(time.DateOnly)
+}
+
+// drawing is one request for draws.
+type drawing struct {
+	*plugin.Draw
+	agent, at string
+	after     *string // the agent's last token before this one; nil: whichever
+}
+
+// draw takes draws in a period, once a token.
+func (d *Drawer) draw(ctx context.Context, r *drawing) (*plugin.Drawn, error) {
 	limit, ok := d.limits[r.Meter]
 	if !ok {
-		if d.own != nil {
-			return d.own.Draw(ctx, r)
-		}
-		return nil, &plugin.Error{Class: plugin.Misconfigured, Reason: "the fleet has no draws of " + r.Meter +
-			" to give", Hint: "name the meter under fleet.pools, or configure an upstream that gives draws"}
+		return nil, &plugin.Error{Class: plugin.Misconfigured, SystemCode: plugin.SystemNoDraws,
+			Reason: "the fleet has no draws of " + r.Meter + " to give",
+			Hint:   "name the meter under fleet.pools, or configure an upstream that gives draws"}
 	}
 	f, name := d.fleet, poolName(d.licence, r.Meter)
-	at := "ever"
-	if start := d.licence.Meters[r.Meter].Resets.Start(f.cfg.Time()); !start.IsZero() {
-		at = start.UTC().Format(time.DateOnly)
-	}
-	p := f.named(name + "@" + at)
+	p := f.named(name + "@" + r.at)
 	if err := p.calls.take(ctx); err != nil {
 		return nil, f.transient(err)
 	}
 	defer p.calls.give()
-	totalKey, ownKey := f.keys.drawn(name, at), f.keys.draw(name, at, agent)
+	totalKey, ownKey := f.keys.drawn(name, r.at), f.keys.draw(name, r.at, r.agent)
 	for try := 0; ; try++ {
 		me, err := f.ready(ctx, false)
 		if err != nil {
 			return nil, err
 		}
-		x, err := f.drawings(ctx, p.tallies[agent], totalKey, ownKey)
+		x, err := f.drawings(ctx, p.tallies[r.agent], totalKey, ownKey)
 		switch {
 		case err != nil:
 			return nil, err
@@ -84,9 +137,11 @@ func (d *Drawer) DrawFor(ctx context.Context, agent string, r *plugin.Draw) (*pl
 			continue
 		case x.own.Token == r.Token:
 			if !x.restates {
-				p.tell(agent, tally{x.epoch, x.own, x.sum})
+				p.tell(r.agent, tally{x.epoch, x.own, x.sum})
 			}
 			return &plugin.Drawn{Meter: r.Meter, N: x.own.N, State: r.State}, nil
+		case r.after != nil && x.own.Token != *r.after:
+			return nil, &OrderError{x.own.Token}
 		}
 		n := min(r.N, limit-x.sum)
 		if n <= 0 {
@@ -101,7 +156,7 @@ func (d *Drawer) DrawFor(ctx context.Context, agent string, r *plugin.Draw) (*pl
 			return nil, f.transient(err) // the same token finds out whether it was done
 		}
 		if res.Done {
-			p.tell(agent, tally{x.epoch, next, x.sum + n})
+			p.tell(r.agent, tally{x.epoch, next, x.sum + n})
 			return &plugin.Drawn{Meter: r.Meter, N: n, State: r.State}, nil
 		}
 		if err := f.again(ctx, try, 0); err != nil {

@@ -115,7 +115,7 @@ func newBroker(c *Config, g *registry.Registry, site string, m *metrics.Registry
 		wants: make(chan wanted, 64), heard: map[string]bool{}, stocks: map[[2]string]*supply{}}
 	id := brokerID(site, c.Fleet.Name)
 	if b.pools, err = g.ServeBroker(registry.Broker{Name: id, Report: b.report, Lacking: b.nudge,
-		Adopt: b.adopt}); err != nil {
+		Adopt: b.adopt, Draw: b.draw}); err != nil {
 		return nil, err
 	}
 	record := filepath.Join(c.RunDir, id+".fleet")

@@ -57,7 +57,7 @@ func (d *draws) taken() map[enforcer.Share]enforcer.Taken {
 	out := map[enforcer.Share]enforcer.Taken{}
 	for ref, e := range d.entries {
 		for name, m := range e.plans {
-			if e.inForce() && m.total > 0 {
+			if e.inForce() && m.total > 0 && !(m.refused && m.Taken == 0) {
 				out[enforcer.Share{License: ref, Pool: name}] = enforcer.Taken{N: enforcer.Limit(m.Taken),
 					Period: m.Period}
 			}
@@ -135,13 +135,13 @@ func (d *draws) do(ctx context.Context, s subject[*Meter], n int64) {
 		}
 	}
 	d.mu.Lock()
-	licence, pending, state := s.licence, *m.Pending, s.state
+	licence, pending, state, period := s.licence, *m.Pending, s.state, m.Period
 	d.mu.Unlock()
 	var got *plugin.Drawn
 	failed := d.call(ctx, "draw", licence, state, d.cfg.CallWithin, func(ctx context.Context, r plugin.Request) error {
 		var err error
 		got, err = licence.Drawer.Draw(ctx,
-			&plugin.Draw{Request: r, Meter: s.name, N: pending.N, Token: pending.Token, Again: again})
+			&plugin.Draw{Request: r, Meter: s.name, N: pending.N, Token: pending.Token, Again: again, Period: period})
 		if err != nil {
 			return err
 		}
@@ -163,7 +163,7 @@ func (d *draws) do(ctx context.Context, s subject[*Meter], n int64) {
 	defer d.mu.Unlock()
 	s.fault = ""
 	s.heard(nil, time.Time{})
-	m.most, m.tries, m.notBefore = 0, 0, 0
+	m.most, m.tries, m.notBefore, m.refused = 0, 0, 0, false
 }
 
 // putOff has the next call wait, for the record could not be written. mu is not held.
@@ -178,6 +178,7 @@ func (d *draws) failed(s subject[*Meter], err *plugin.Error) {
 	d.mu.Lock()
 	otherwise, id := s.failsOtherwise(err), s.licence.ID
 	s.heard(err, d.cfg.Time())
+	s.plan.refused = err.SystemCode == plugin.SystemNoDraws
 	s.plan.failed(d.up(), err.Class == plugin.Transient, err.SystemCode == plugin.SystemFull, err.RetryAfter,
 		d.cfg.Jitter())
 	d.mu.Unlock()

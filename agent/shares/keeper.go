@@ -57,7 +57,8 @@ type Config struct {
 	// Upstreams are those that are configured, by system. A [plugin.Budgeter] that says so gives blocks, and a
 	// [plugin.Drawer] draws.
 	Upstreams map[string]plugin.Upstream
-	// SiteServer gives the blocks of its system, in the place of the system's upstream; optional.
+	// SiteServer gives the blocks of its system, in the place of the system's upstream, and draws if it is a
+	// [plugin.Drawer]; optional.
 	SiteServer plugin.Budgeter
 	// Fleet returns what gives a licence's blocks and draws where agents share some of them in a fleet, given what
 	// gives all others, or nil; optional.
@@ -157,8 +158,7 @@ func (k *Keeper) See(_ *enforcer.Facts, v *enforcer.Verdict, document func(name 
 		if !j.InForce { // of a document that cannot be read there is no licence
 			continue
 		}
-		l := Licence{License: j.License, Budgeter: k.budgeter(j.License.System)}
-		l.Drawer, _ = k.cfg.Upstreams[j.License.System].(plugin.Drawer)
+		l := Licence{License: j.License, Budgeter: k.budgeter(j.License.System), Drawer: k.drawer(j.License.System)}
 		if l.Budgeter == nil && l.Drawer == nil && k.cfg.Fleet == nil {
 			continue
 		}
@@ -182,6 +182,15 @@ func (k *Keeper) budgeter(system string) plugin.Budgeter {
 		return b
 	}
 	return nil
+}
+
+// drawer returns what gives the draws of a system's licences; nil: nothing does.
+func (k *Keeper) drawer(system string) plugin.Drawer {
+	if d, ok := k.cfg.SiteServer.(plugin.Drawer); ok && d.System() == system {
+		return d
+	}
+	d, _ := k.cfg.Upstreams[system].(plugin.Drawer)
+	return d
 }
 
 // Set says which licences are in force, and reports as See does. A licence that is no longer in force gives its

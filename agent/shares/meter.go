@@ -22,6 +22,7 @@ type Meter struct {
 	most        int64         // of the next call; 0: as much as is needed. Fewer are left upstream than were asked for
 	notBefore   time.Duration // no call sooner
 	tries       int           // that have failed since one that did not
+	refused     bool          // the upstream gives no draws of it
 }
 
 // Pending is a call that was made, or was about to be: whether it took anything is not known before it is answered.

@@ -308,7 +308,7 @@ func (c *Client) post(ctx context.Context, q *Request, siteServer string) (*Repl
 	case len(b) > MaxMessage:
 		return nil, plugin.Transiently("%s: its answer is larger than %d bytes", c.base.Host, MaxMessage)
 	case res.StatusCode != http.StatusOK && res.StatusCode != http.StatusForbidden:
-		return nil, c.status(res)
+		return nil, c.status(q, res)
 	}
 	return c.open(q, strings.TrimSpace(string(b)), siteServer, res)
 }
@@ -327,7 +327,7 @@ func (c *Client) open(q *Request, token, siteServer string, res *http.Response) 
 		e := plugin.Transiently("%s: its answer is not the vendor's: %s", c.base.Host, p.Reason)
 		e.Hint = "does a proxy stand between, or does the server sign with a key that is not under license.trust?"
 		if res.StatusCode == http.StatusForbidden { // a gateway's, not the server's
-			e = c.status(res)
+			e = c.status(q, res)
 		}
 		if isBlock(q.Call) {
 			e.Hint = "does a proxy stand between, or is it a site server that the licence does not name " +
@@ -348,7 +348,8 @@ func (c *Client) open(q *Request, token, siteServer string, res *http.Response) 
 }
 
 func isBlock(call string) bool {
-	return call == CallCheckOut || call == CallExtend || call == CallReturn || call == CallWatch
+	return call == CallCheckOut || call == CallExtend || call == CallReturn || call == CallWatch ||
+		call == CallDraw
 }
 
 // accept takes a verified reply if it is for the request. It takes nothing about the licence itself from a site server.
@@ -368,6 +369,9 @@ func (c *Client) accept(q *Request, r *Reply, site bool, res *http.Response) (*R
 		}
 		e := r.Refused.asError()
 		e.RetryAfter = plugin.RetryAfter(res.Header, time.Now())
+		if r.Refused.System == SystemOrder {
+			return nil, &orderError{e, r.Refused.Last}
+		}
 		if r.Refused.System == SystemStale {
 			return nil, &staleError{e, r.Issued}
 		}
@@ -377,12 +381,14 @@ func (c *Client) accept(q *Request, r *Reply, site bool, res *http.Response) (*R
 }
 
 // status says what an answer outside the protocol means.
-func (c *Client) status(res *http.Response) *plugin.Error {
+func (c *Client) status(q *Request, res *http.Response) *plugin.Error {
 	e := plugin.Transiently("%s answered %s", c.base.Host, res.Status)
 	e.RetryAfter = plugin.RetryAfter(res.Header, time.Now())
 	switch {
 	case res.StatusCode == http.StatusTooManyRequests, res.StatusCode >= 500,
 		res.StatusCode == http.StatusRequestTimeout:
+	case q.Call == CallDraw && (res.StatusCode == http.StatusBadRequest || res.StatusCode == http.StatusNotFound):
+		return c.noDraws()
 	case res.StatusCode >= 300 && res.StatusCode < 400:
 		e.Class, e.Hint = plugin.Misconfigured, "it leads elsewhere; give upstream.url as the server's own address"
 	default:

@@ -43,12 +43,13 @@ const (
 	CallExtend     = "extend"
 	CallReturn     = "return"
 	CallWatch      = "watch"
+	CallDraw       = "draw"
 )
 
 // Calls returns every call.
 func Calls() []string {
 	return []string{CallActivate, CallHeartbeat, CallCheckIn, CallDeactivate, CallCheckOut, CallExtend, CallReturn,
-		CallWatch}
+		CallWatch, CallDraw}
 }
 
 // Request is an agent's message. Dates are seconds since 1970, spans whole seconds, bytes base64url without padding.
@@ -69,6 +70,7 @@ type Request struct {
 	Emergencies []Emergency   `json:"emergencies,omitempty"`
 	Block       *BlockRequest `json:"block,omitempty"` // with check-out, extend and return
 	Watch       *WatchRequest `json:"watch,omitempty"` // with watch
+	Draw        *DrawRequest  `json:"draw,omitempty"`  // with draw
 	// Attempt is a random text, the same for each try of one activation without a chain, until it is answered.
 	Attempt string `json:"attempt,omitempty"`
 	// Enrolment proves that the agent has enrolment tokens; with activate and check-out.
@@ -134,6 +136,7 @@ type Reply struct {
 	Block         *BlockReply `json:"block,omitempty"`
 	// Watch is the news by pool, with watch.
 	Watch   map[string]PoolNews `json:"watch,omitempty"`
+	Draw    *DrawReply          `json:"draw,omitempty"`
 	Refused *Refusal            `json:"refused,omitempty"`
 }
 
@@ -191,6 +194,8 @@ type Refusal struct {
 	Hint   string `json:"hint,omitempty"`
 	// Elsewhere is where the slots of a full pool are.
 	Elsewhere *Elsewhere `json:"elsewhere,omitempty"`
+	// Last is the token of the agent's last draw, with [SystemOrder]; empty: it has made none in the period.
+	Last string `json:"last,omitempty"`
 }
 
 // Activation is the vendor's word that an agent's key belongs to one of the licence's hosts (RFC 7800). With it an
@@ -235,11 +240,16 @@ func (r *Request) bounded() error {
 	if b == nil {
 		b = &BlockRequest{}
 	}
+	d := r.Draw
+	if d == nil {
+		d = &DrawRequest{}
+	}
 	for _, t := range []struct {
 		claim, value string
 		most         int
 	}{{"license", r.License, maxText}, {"product", r.Product, maxText}, {"attempt", r.Attempt, maxShort},
-		{"block.id", b.ID, maxText}, {"block.pool", b.Pool, maxText}, {"block.token", b.Token, maxText}} {
+		{"block.id", b.ID, maxText}, {"block.pool", b.Pool, maxText}, {"block.token", b.Token, maxText},
+		{"draw.meter", d.Meter, maxText}, {"draw.token", d.Token, maxShort}, {"draw.after", d.After, maxShort}} {
 		if len(t.value) > t.most {
 			return fmt.Errorf("the request's %s has %d bytes; the limit is %d", t.claim, len(t.value), t.most)
 		}

@@ -49,6 +49,9 @@ func (s *siteServer) answers(side side, w http.ResponseWriter, r *http.Request) 
 			reply.Block.ID = "block of " + s.name
 		}
 	}
+	if s.refuses == nil && q.Call == online.CallDraw {
+		reply.Draw = &online.DrawReply{Meter: q.Draw.Meter, N: q.Draw.N}
+	}
 	payload, _ := json.Marshal(reply)
 	token, err := side.signer.SignAs(online.ReplyType, payload)
 	if err != nil {
@@ -84,6 +87,7 @@ type several struct {
 	*online.Several
 	t     *testing.T
 	state []byte
+	drawn []byte      // the state of draws
 	a, b  *siteServer // a is the one that the agent asks first
 }
 

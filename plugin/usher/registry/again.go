@@ -150,6 +150,7 @@ type Released struct {
 	Until    time.Time `json:"until"` // it is forgotten then
 	Sequence
 	Blocks   Sequence  `json:"blocks,omitzero"`
+	Draws    Sequence  `json:"draws,omitzero"`
 	ClonedAt time.Time `json:"cloned_at,omitzero"`
 	Again
 	Labels map[string]string `json:"labels,omitempty"` // that the host has again when it comes back
@@ -159,17 +160,18 @@ type Released struct {
 func release(tx *bbolt.Tx, a *Activation, now time.Time, r usher.Reactivations) error {
 	key := activationKey(a.License, a.AgentKey)
 	keep := max(releasedFor, time.Duration(r.Within)*time.Second)
-	if earlyClock(a.Issued) || earlyClock(a.Blocks.Issued) {
+	if earlyClock(a.Issued) || earlyClock(a.Blocks.Issued) || earlyClock(a.Draws.Issued) {
 		keep = max(keep, releasedEarly)
 	}
 	from := now // a request from a clock that is ahead is fresh for longer
-	if at := time.Unix(max(a.Issued, a.Blocks.Issued), 0); at.After(from) && at.Before(now.Add(releasedEarly)) {
+	if at := time.Unix(max(a.Issued, a.Blocks.Issued, a.Draws.Issued), 0); at.After(from) &&
+		at.Before(now.Add(releasedEarly)) {
 		from = at
 	}
 	return errors.Join(tx.Bucket(activations).Delete(key),
 		put(tx.Bucket(released), key,
-			Released{a.License, a.AgentKey, from.Add(keep), a.Sequence, a.Blocks, a.ClonedAt, a.Again,
-				a.Labels}))
+			Released{a.License, a.AgentKey, from.Add(keep), a.Sequence, a.Blocks, a.Draws, a.ClonedAt,
+				a.Again, a.Labels}))
 }
 
 // forgetReleased forgets what need not stay known.

@@ -104,7 +104,8 @@ func (g *Registry) decide(tx *bbolt.Tx, q *question) (*decision, error) {
 	}
 	if !known {
 		switch {
-		case q.Call == online.CallActivate, q.Call == online.CallCheckOut:
+		case q.Call == online.CallActivate, q.Call == online.CallCheckOut,
+			q.Call == online.CallDraw && q.Document != "":
 		case q.Call == online.CallDeactivate, q.Call == online.CallReturn:
 			return d, nil // there is nothing to give back
 		case q.forgotten(l), q.moved && l != nil:
@@ -132,7 +133,8 @@ func (g *Registry) decide(tx *bbolt.Tx, q *question) (*decision, error) {
 		}
 	}
 	done := g.goOn(host, known, q, terms, d)
-	d.next = &word{Labels: host.Labels, Host: host.ID, Pools: isBlockCall(q.Call), Count: host.sequence(q.Call).Count}
+	d.next = &word{Labels: host.Labels, Host: host.ID, Pools: isBlockCall(q.Call),
+		Draws: q.Call == online.CallDraw, Count: host.sequence(q.Call).Count}
 	if done {
 		return d, nil
 	}
@@ -304,7 +306,8 @@ func (g *Registry) newHost(tx *bbolt.Tx, q *question, l *Licence, terms *enforce
 	}
 	a := &Activation{License: l.ID, AgentKey: q.agent, ID: newChain(), Activated: q.now}
 	if was != nil {
-		a.Sequence, a.Blocks, a.Again, a.ClonedAt = was.Sequence, was.Blocks, was.Again, was.ClonedAt
+		a.Sequence, a.Blocks, a.Draws, a.Again, a.ClonedAt = was.Sequence, was.Blocks, was.Draws, was.Again,
+			was.ClonedAt
 	}
 	switch {
 	case d.by != nil:
@@ -355,7 +358,7 @@ func (g *Registry) goOn(a *Activation, known bool, q *question, terms *enforcer.
 // copied decides whether a request comes from a copy of the host that is known by its key, or from a host that is taken
 // for one. It notes a copy on the known host and changes nothing else.
 func (g *Registry) copied(a *Activation, known bool, q *question, terms *enforcer.License, d *decision) bool {
-	s, block := a.sequence(q.Call), isBlockCall(q.Call)
+	s, block := a.sequence(q.Call), isShareCall(q.Call)
 	anew := q.Call == online.CallActivate && q.Chain == "" && s.Chain != "" && !a.attempted(q)
 	var chained bool
 	switch {
@@ -363,7 +366,8 @@ func (g *Registry) copied(a *Activation, known bool, q *question, terms *enforce
 		chained = true
 	case q.Chain == "":
 		// An agent that has lost its blocks checks others out; the lost ones expire.
-		chained = q.Call == online.CallActivate || q.Call == online.CallCheckOut || q.moved
+		chained = q.Call == online.CallActivate || q.Call == online.CallCheckOut ||
+			q.Call == online.CallDraw || q.moved
 		if !chained {
 			*d = decision{refused: notActivated}
 			return true
@@ -429,11 +433,14 @@ func (g *Registry) note(a *Activation, q *question, terms *enforcer.License, d *
 	}
 }
 
-// sequence returns the sequence that a call belongs to: agents make calls for blocks beside the others, and each kind
-// one after the other.
+// sequence returns the sequence that a call belongs to: agents make calls for blocks and for draws beside the others,
+// and each kind one after the other.
 func (a *Activation) sequence(call string) *Sequence {
-	if isBlockCall(call) {
+	switch {
+	case isBlockCall(call):
 		return &a.Blocks
+	case call == online.CallDraw:
+		return &a.Draws
 	}
 	return &a.Sequence
 }
@@ -441,6 +448,9 @@ func (a *Activation) sequence(call string) *Sequence {
 func isBlockCall(call string) bool {
 	return call == online.CallCheckOut || call == online.CallExtend || call == online.CallReturn
 }
+
+// isShareCall reports whether a call is about what a site shares, which a site server serves.
+func isShareCall(call string) bool { return isBlockCall(call) || call == online.CallDraw }
 
 // earlyClock reports whether a host's time is before any licence: an edge box that has not learnt the time yet.
 func earlyClock(issued int64) bool { return issued < 1_600_000_000 }

@@ -71,6 +71,8 @@ type Broker struct {
 	// the agent have them, with the stock that there is then. It may ask the fleet.
 	Adopt func(from string, l *enforcer.License, pool, block string, n int64,
 		put func(slots, part int64, until time.Duration) error) error
+	// Draw takes draws of a meter for an agent, or says why not. It may ask the fleet; nil: no draws are given.
+	Draw func(agent string, l *enforcer.License, r *online.DrawRequest) (int64, *online.Refusal)
 }
 
 // lender is a Broker, and zero for a server that is none.
@@ -79,6 +81,7 @@ type lender struct {
 	report func() ([]byte, error)
 	adopt  func(from string, l *enforcer.License, pool, block string, n int64,
 		put func(slots, part int64, until time.Duration) error) error
+	draw func(agent string, l *enforcer.License, r *online.DrawRequest) (int64, *online.Refusal)
 }
 
 // brokerSecret is what a signature is made for that nobody sees: the words of a site's brokers are sealed with it.
@@ -98,7 +101,7 @@ func (g *Registry) ServeBroker(b Broker) (*Blocks, error) {
 	}
 	sum := sha256.Sum256([]byte(one))
 	g.secret = sum[:]
-	g.broker = lender{b.Name, b.Report, b.Adopt}
+	g.broker = lender{b.Name, b.Report, b.Adopt, b.Draw}
 	p := g.cfg.Pools.(*Blocks)
 	p.mu.Lock()
 	defer p.mu.Unlock()

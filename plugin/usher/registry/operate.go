@@ -167,7 +167,8 @@ func (g *Registry) Forget(id, agent string) (n int, err error) {
 	return g.each(id, agent, func(tx *bbolt.Tx, a *Activation) error {
 		return release(tx, &Activation{License: a.License, AgentKey: a.AgentKey,
 			Sequence: Sequence{Issued: a.Issued, Nonces: a.Nonces},
-			Blocks:   Sequence{Issued: a.Blocks.Issued, Nonces: a.Blocks.Nonces}}, g.cfg.Now(),
+			Blocks:   Sequence{Issued: a.Blocks.Issued, Nonces: a.Blocks.Nonces},
+			Draws:    Sequence{Issued: a.Draws.Issued, Nonces: a.Draws.Nonces}}, g.cfg.Now(),
 			usher.DefaultReactivations)
 	})
 }
@@ -178,6 +179,7 @@ func (g *Registry) Forgive(id, agent string) (n int, err error) {
 	return g.each(id, agent, func(tx *bbolt.Tx, a *Activation) error {
 		a.ClonedAt, a.Again = time.Time{}, Again{Forgiven: g.cfg.Now()}
 		a.Chain, a.Previous, a.Blocks.Chain, a.Blocks.Previous = "", "", "", ""
+		a.Draws.Chain, a.Draws.Previous = "", ""
 		return put(tx.Bucket(activations), activationKey(a.License, a.AgentKey), a)
 	})
 }

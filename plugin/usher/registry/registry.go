@@ -75,6 +75,7 @@ type Activation struct {
 	Seen      time.Time `json:"seen"`
 	Sequence
 	Blocks   Sequence  `json:"blocks,omitzero"`    // of the calls for blocks, which go their own way
+	Draws    Sequence  `json:"draws,omitzero"`     // of the calls for draws, likewise
 	ClonedAt time.Time `json:"cloned_at,omitzero"` // when a request came with a state from which another had gone on
 	// Shown is the date of the latest issue of the licence that this key has shown; 0: none, as before keys had to.
 	Shown int64 `json:"shown,omitzero"`
@@ -220,9 +221,9 @@ func bad(status int, format string, args ...any) *Answer {
 // Handle decides one request of the agent with the key agent. For a caller that is refused it writes nothing, except
 // that a known host has a copy.
 func (g *Registry) Handle(r *online.Request, agent string) (*Answer, error) {
-	if g.cfg.Site && !isBlockCall(r.Call) {
+	if g.cfg.Site && !isShareCall(r.Call) {
 		// It could not sign an answer that an agent would believe.
-		return bad(404, "this is a site server: it serves blocks of slots, and no %s", r.Call), nil
+		return bad(404, "this is a site server: it serves blocks of slots and draws, and no %s", r.Call), nil
 	}
 	asked := *r
 	r = &asked
@@ -282,6 +283,9 @@ func (g *Registry) more(reply *online.Reply, r *online.Request, agent string, l 
 	case online.CallActivate:
 		reply.Activation, err = g.activationWord(l, agent, reply.Issued)
 		return err
+	case online.CallDraw:
+		reply.Draw, reply.Refused = g.draw(agent, l, r.Draw)
+		return nil
 	case online.CallCheckOut, online.CallExtend, online.CallReturn:
 	default:
 		return nil

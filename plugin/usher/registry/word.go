@@ -19,6 +19,7 @@ import (
 type word struct {
 	Host  string `json:"h"`           // which record of the host; see Activation.ID
 	Pools bool   `json:"p,omitempty"` // of the calls for blocks, which are counted apart
+	Draws bool   `json:"d,omitempty"` // of those for draws, likewise
 	Count int64  `json:"n"`           // how often the host was answered
 	At    int64  `json:"t"`           // when, by the server's clock
 	// Broker is the server's name in its fleet; empty: it has its slots from none.
@@ -84,6 +85,7 @@ func (g *Registry) mac(text, license, agent, chain string) []byte {
 // later reports whether the server has answered a host after this record of it was made: then the store is an old copy.
 func (w *word) later(a *Activation, call string) bool {
 	return w != nil && w.Host != "" && w.Host == a.ID && w.Pools == isBlockCall(call) &&
+		w.Draws == (call == online.CallDraw) &&
 		w.Count > a.sequence(call).Count
 }
 
