@@ -25,17 +25,25 @@ func sickDisk(t *testing.T, pid int) (well func()) {
 	return traced(t, pid, "-e", "trace=fsync,fdatasync", "-e", "inject=fsync,fdatasync:error=EIO")
 }
 
+// straceOf returns the program strace(1).
+func straceOf(t *testing.T) string {
+	t.Helper()
+	path, err := exec.LookPath("strace")
+	if err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal("the test needs strace: ", err)
+		}
+		t.Skip("the test needs strace: ", err)
+	}
+	return path
+}
+
 // traced has strace meddle with a running agent, until well.
 func traced(t *testing.T, pid int, how ...string) (well func()) {
 	t.Helper()
-	if _, err := exec.LookPath("strace"); err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatal("strace makes the disk fail: ", err)
-		}
-		t.Skip("strace makes the disk fail: ", err)
-	}
+	strace := straceOf(t)
 	out := filepath.Join(t.TempDir(), "strace")
-	cmd := exec.Command("strace", append([]string{"-f", "-o", out, "-p", fmt.Sprint(pid)}, how...)...)
+	cmd := exec.Command(strace, append([]string{"-f", "-o", out, "-p", fmt.Sprint(pid)}, how...)...)
 	var errs strings.Builder
 	cmd.Stderr = &errs
 	if err := cmd.Start(); err != nil {

@@ -1,5 +1,7 @@
 // Package early asks for signals before anything else of the program is set up: a SIGHUP that comes while the agent
-// starts has it read its configuration again, and does not end it. What comes before Go's runtime is up still does.
+// starts has it read its configuration again, and does not end it. One that comes before Go's runtime is up is ignored
+// where the entry of the program is this package's (linux/amd64, see start): the agent has not read its configuration
+// then. Elsewhere it ends the agent.
 //
 // It also remembers which signals the program was started to ignore, as nohup(1) and background jobs of a shell do.
 package early
@@ -20,14 +22,18 @@ var HUP = make(chan os.Signal, 1)
 var ignored = map[os.Signal]bool{}
 
 func init() {
-	for _, s := range []os.Signal{syscall.SIGHUP, syscall.SIGINT} {
+	more, known := Inherited()
+	for _, s := range []syscall.Signal{syscall.SIGHUP, syscall.SIGINT} {
 		ignored[s] = signal.Ignored(s)
+		if known { // what is ignored now may be the entry's doing
+			ignored[s] = slices.Contains(more, s)
+		}
 	}
 	if isAgent(os.Args) {
 		signal.Notify(HUP, syscall.SIGHUP)
 		return // it ends in order by SIGTERM, whoever has started it
 	}
-	more, _ := Inherited()
+	heedHangUp()
 	for _, s := range more {
 		ignored[s] = true
 	}

@@ -4,6 +4,7 @@ import (
 	"os/signal"
 	"runtime"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,12 +17,16 @@ var (
 	inherited uint64    // the ignored signals: bit n-1 is signal n
 	blocked   uint64    // the blocked signals, likewise
 	noted     uint64    // 1: start has run
+	hushed    uint64    // 1: start has SIGHUP ignored, which was not
 )
+
+// ignore is the struct sigaction of a signal that is ignored: SIG_IGN.
+var ignore = [4]uint64{1}
 
 // start is the entry; nobody calls it.
 func start()
 
-var _, _ = start, &action // the linker and start itself refer to them
+var _, _, _ = start, &action, &ignore // the linker and start itself refer to them
 
 // PassOn sets the signals to be ignored and blocked that this process was started to ignore and to block, for the
 // program that the caller's thread becomes at once.
@@ -37,6 +42,17 @@ func PassOn() {
 	mask := unix.Sigset_t{}
 	mask.Val[0] = blocked
 	_ = unix.PthreadSigmask(unix.SIG_SETMASK, &mask, nil) // it fails for arguments that are wrong alone
+}
+
+// heedHangUp gives SIGHUP back its usual effect, to end the program, where start has it ignored.
+func heedHangUp() {
+	if hushed != 1 {
+		return
+	}
+	var usual [4]uint64 // SIG_DFL
+	// It fails for arguments that are wrong alone.
+	_, _, _ = syscall.RawSyscall6(syscall.SYS_RT_SIGACTION, uintptr(syscall.SIGHUP),
+		uintptr(unsafe.Pointer(&usual)), 0, 8, 0, 0)
 }
 
 // Inherited returns the signals that this process was started to ignore, and whether that is known of all signals.

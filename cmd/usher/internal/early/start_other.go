@@ -9,3 +9,6 @@ func Inherited() (ignored []syscall.Signal, known bool) { return nil, false }
 
 // PassOn leaves to Go's runtime what a program that this process becomes ignores.
 func PassOn() {}
+
+// heedHangUp changes nothing: nothing has SIGHUP ignored.
+func heedHangUp() {}
