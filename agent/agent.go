@@ -19,6 +19,7 @@ import (
 	"github.com/usher-agent/usher/agent/fleet"
 	"github.com/usher-agent/usher/agent/holders"
 	"github.com/usher-agent/usher/agent/identity"
+	"github.com/usher-agent/usher/agent/leaselog"
 	"github.com/usher-agent/usher/agent/ops"
 	"github.com/usher-agent/usher/agent/places"
 	"github.com/usher-agent/usher/agent/plugins"
@@ -78,6 +79,7 @@ type observers struct {
 	reports *reports.Reports
 	denials []*denials.Tally
 	usage   *usage.Usage
+	leases  *leaselog.Log
 	places  *places.Teller
 }
 

@@ -57,6 +57,7 @@ var arrows = map[string][]string{
 	"agent/journal":        {},
 	"agent/journal/sealed": {"agent/files", "agent/journal"},
 	"agent/liveness":       {"agent/clock"},
+	"agent/leaselog":       {"agent/eventlog", "agent/files", "enforcer"},
 	"agent/memory":         {},
 	"agent/ops":            {},
 	"agent/repair": {"agent/config", "agent/desk", "agent/dialect", "agent/files", "agent/identity", "agent/journal",

@@ -146,7 +146,9 @@ func (a *Agent) snapshot() metrics.Snapshot {
 		contacts[string(call)] = metrics.Contact(c)
 	}
 	timing := a.desk.Timing()
-	return metrics.Snapshot{Verdict: a.desk.Verdict(), Now: a.desk.Now(),
+	written, dropped := a.leases.Counts()
+	return metrics.Snapshot{LeaseLog: map[string]uint64{"written": written, "dropped": dropped},
+		Verdict: a.desk.Verdict(), Now: a.desk.Now(),
 		Holders: a.liveHolders(), Unconfirmed: a.desk.Unconfirmed(), WatchMode: string(a.watchMode()),
 		RevokedStillAlive: a.sessions.Registry.RevokedAlive(), Draining: a.desk.Draining(), Contacts: contacts,
 		ClockBehind: timing.Behind, ClockAhead: timing.Ahead, StateFree: freeBytes(a.settings().State.Dir),

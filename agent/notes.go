@@ -9,6 +9,9 @@ import (
 	"github.com/usher-agent/usher/agent/eventlog"
 )
 
+// leaseLogWait is how long the agent's end waits for the last lines of the log of leases.
+const leaseLogWait = 5 * time.Second
+
 // runEvents writes events until what it returns is called, which has what is left written.
 func (a *Agent) runEvents(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -16,6 +19,11 @@ func (a *Agent) runEvents(ctx context.Context) (stop func()) {
 	go func() {
 		defer close(done)
 		a.audit.Run(ctx)
+	}()
+	leases := make(chan struct{})
+	go func() {
+		defer close(leases)
+		a.leases.Run(ctx)
 	}()
 	denied, enough := context.WithCancel(ctx)
 	var tallies sync.WaitGroup
@@ -30,6 +38,11 @@ func (a *Agent) runEvents(ctx context.Context) (stop func()) {
 		a.audit.Note(eventlog.Event{Type: audit.AgentStopped})
 		cancel()
 		<-done
+		select {
+		case <-leases:
+		case <-time.After(leaseLogWait):
+			a.log.Error("the log of leases does not end, as where its disk hangs; its last lines may be missing")
+		}
 	}
 }
 

@@ -115,8 +115,9 @@ func (o *opening) openDesk() (err error) {
 	if err := o.openUsage(); err != nil {
 		return err
 	}
+	o.openLeaseLog()
 	o.openPlaces()
-	if o.desk, err = desk.New(desk.Options{Now: o.options.Now, Observer: counters{o.metrics, o.usage},
+	if o.desk, err = desk.New(desk.Options{Now: o.options.Now, Observer: counters{o.metrics, o.usage, o.leases},
 		Watcher: watchers{o.feeds, o.places},
 		Signals: desk.Signals{
 			Ended: o.holders.Ended, DemandChanged: o.wants.Changed, Short: o.wants.Missed,

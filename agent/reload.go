@@ -91,6 +91,7 @@ func (a *Agent) reload() (wire.Reloaded, error) {
 	for _, r := range policies.Review(a.desk.Verdict()) {
 		a.log.Warn("a policy may not be meant so", "remark", merged.RuleRemark(r))
 	}
+	a.leases.Set(leaseLog(merged))
 	if a.options.SetLevel != nil {
 		a.options.SetLevel(next.Log.Level)
 	}

@@ -10,7 +10,9 @@ import (
 	"github.com/usher-agent/usher/agent/api"
 	"github.com/usher-agent/usher/agent/audit"
 	"github.com/usher-agent/usher/agent/clock"
+	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/eventlog"
+	"github.com/usher-agent/usher/agent/leaselog"
 	"github.com/usher-agent/usher/agent/seals"
 	"github.com/usher-agent/usher/agent/usage"
 	"github.com/usher-agent/usher/client/wire"
@@ -21,13 +23,15 @@ import (
 // counters are what counts the desk's events.
 type counters struct {
 	*metrics.Metrics
-	usage *usage.Usage
+	usage  *usage.Usage
+	leases *leaselog.Log
 }
 
-// Observe counts an event.
+// Observe counts an event, and has it written where the site keeps a log of leases.
 func (c counters) Observe(ev *enforcer.Event) {
 	c.Metrics.Observe(ev)
 	c.usage.Observe(ev)
+	c.leases.Observe(ev)
 }
 
 // openUsage opens the record of what was in use.
@@ -43,6 +47,22 @@ func (o *opening) openUsage() (err error) {
 			Name: func(of enforcer.User, at time.Time) string { return o.audit.Name(of, at) },
 			Take: func() ([]enforcer.UserUsage, int) { return o.desk.TakeUserUsage() }, Removed: o.usersRemoved}})
 	return err
+}
+
+// openLeaseLog has leases observed for their log. It opens no file.
+func (o *opening) openLeaseLog() {
+	o.leases = leaselog.New(leaselog.Config{Dir: filepath.Join(o.cfg.State.Dir, leaselog.Folder), Key: o.key,
+		Users: o.cfg.Privacy.Users, Now: func() time.Time { return o.desk.Now() }, Log: o.log,
+		Name: func(of enforcer.User, at time.Time) string { return o.audit.Name(of, at) },
+		Removed: func() {
+			o.audit.Note(eventlog.Event{Type: audit.LeaseLogRemoved,
+				Fields: map[string]string{"privacy.users": o.cfg.Privacy.Users}})
+		}}, leaseLog(o.cfg))
+}
+
+// leaseLog returns what the configuration says of the log of leases.
+func leaseLog(c *config.Config) leaselog.Settings {
+	return leaselog.Settings{On: c.Events.Leases, MiB: c.Events.LeasesMiB}
 }
 
 // usersRemoved notes that what was kept by user is removed, once there is an event log.

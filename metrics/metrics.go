@@ -45,11 +45,12 @@ type Snapshot struct {
 	Plugins           map[string]bool // whether each configured plugin runs
 	// Contacts are the licence's duties, by call: heartbeat, check_in.
 	Contacts   map[string]Contact
-	Tampered   map[string]bool // whether each kind of state file differs from what the agent left
-	Unfit      map[string]bool // whether each vital part is not as it must be
-	LogDropped uint64          // lines that the log's output did not take
-	Draining   bool            // an operator has the agent grant nothing new
-	Fleet      *Fleet          // nil: the configuration names none
+	Tampered   map[string]bool   // whether each kind of state file differs from what the agent left
+	Unfit      map[string]bool   // whether each vital part is not as it must be
+	LogDropped uint64            // lines that the log's output did not take
+	LeaseLog   map[string]uint64 // entries of the log of leases, by what became of them
+	Draining   bool              // an operator has the agent grant nothing new
+	Fleet      *Fleet            // nil: the configuration names none
 }
 
 // Contact is one duty of the licence in force towards its upstream.

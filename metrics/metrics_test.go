@@ -44,6 +44,7 @@ func full() *Metrics {
 				StateFree: 1 << 30, ClockBehind: time.Second, Plugins: map[string]bool{"acme": true, "other": false},
 				Tampered: map[string]bool{"upstream.json": true, "draws.json": false},
 				Unfit:    map[string]bool{"socket": true, "state": false}, LogDropped: 7,
+				LeaseLog: map[string]uint64{"written": 5, "dropped": 2},
 				Fleet: &Fleet{State: "member", States: []string{"joining", "member"}, Fence: 20 * time.Second,
 					Members: 3,
 					Pools:   []FleetPool{{"streams", 2, 5, 8}, {"streams", 1, 1, 4}}},

@@ -63,6 +63,8 @@ var (
 		"1 while a vital part of the agent is not as it must be, so that the agent is not ready, else 0.", "part")
 	descLog = desc("log_dropped_total",
 		"Lines of the log that were dropped, because its reader stood still or was gone.")
+	descLeaseLog = desc("lease_log_entries_total",
+		"Entries of the log of leases, by whether they were written or dropped.", "result")
 	descFree = desc("state_free_bytes", "Free bytes on the file system of the state folder.")
 )
 
@@ -71,7 +73,7 @@ var all = []*prometheus.Desc{descState, descCode, descWarning, descExpiry, descT
 	descHolders, descDoubted, descAlive,
 	descDue, descBeat, descHeard, descPeriod, descPlanned, descDrain, descAhead, descClock, descMatch, descSpare,
 	descMode, descPlugin, descTamper,
-	descUnfit, descLog, descFree}
+	descUnfit, descLog, descLeaseLog, descFree}
 
 // names are the metrics that do not come from a snapshot.
 var counted = []string{"usher_acquire_duration_seconds", "usher_wait_duration_seconds",
@@ -84,6 +86,7 @@ var (
 	documentResults = []string{"in_force", "next", "set_aside", "refused"}
 	livenesses      = []string{"peerpidfd", "sentpidfd", "pidfd", "connection", "ttl", "none"}
 	watchModes      = []string{"fsnotify", "polling"}
+	leaseLogResults = []string{"written", "dropped"}
 )
 
 func (s *state) Describe(ch chan<- *prometheus.Desc) {
@@ -129,6 +132,10 @@ func (s *state) Collect(ch chan<- prometheus.Metric) {
 		set(descUnfit, one(is), part)
 	}
 	ch <- prometheus.MustNewConstMetric(descLog, prometheus.CounterValue, float64(snap.LogDropped))
+	for _, result := range leaseLogResults {
+		ch <- prometheus.MustNewConstMetric(descLeaseLog, prometheus.CounterValue, float64(snap.LeaseLog[result]),
+			result)
+	}
 	if snap.StateFree >= 0 {
 		set(descFree, snap.StateFree)
 	}

@@ -57,6 +57,7 @@ const (
 	FleetEvicted     = "fleet.evicted"
 	FleetReadmitted  = "fleet.readmitted"
 	UsageRemoved     = "usage.users_removed" // privacy.users does not allow what was kept by user any more
+	LeaseLogRemoved  = "lease_log.removed"   // privacy.users does not allow what was kept of leases any more
 	StateTampered    = "state.tampered"
 	StateAccepted    = "state.accepted"
 )

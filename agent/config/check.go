@@ -331,6 +331,9 @@ func (k *checker) rest() {
 		k.bad("privacy.users", "privacy.users is empty; leave it out for the default, omit")
 	}
 	k.oneOf("privacy.users", c.Privacy.Users, "omit", "pseudonym", "plain")
+	if n := c.Events.LeasesMiB; n < MinLeasesMiB || n > MaxLeasesMiB {
+		k.bad("events.leases_mib", "events.leases_mib is %d, and must be from %d to %d", n, MinLeasesMiB, MaxLeasesMiB)
+	}
 	k.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
 	k.oneOf("log.format", c.Log.Format, "text", "json")
 	if c.Log.Level == "" || c.Log.Format == "" {

@@ -36,6 +36,7 @@ type Config struct {
 	Groups    []Group    `yaml:"groups"`
 	Policies  []Policy   `yaml:"policies"`
 	Privacy   Privacy    `yaml:"privacy"`
+	Events    Events     `yaml:"events"`
 	Log       Log        `yaml:"log"`
 
 	origins map[string]string
@@ -219,6 +220,19 @@ type Privacy struct {
 	Users string `yaml:"users"`
 }
 
+// The space in MiB that the log of leases may take on the disk.
+const (
+	DefaultLeasesMiB = 64
+	MinLeasesMiB     = 16
+	MaxLeasesMiB     = 16 << 10
+)
+
+// Events says what is kept of events besides what always is.
+type Events struct {
+	Leases    bool `yaml:"leases"`     // each grant and each end of a lease
+	LeasesMiB int  `yaml:"leases_mib"` // that they take on the disk
+}
+
 // Log says what the log looks like.
 type Log struct {
 	Level  string `yaml:"level"`
@@ -233,6 +247,7 @@ func Default() *Config {
 		State:    State{Dir: naming.StateFolder(), RuntimeDir: naming.RuntimeFolder()},
 		Host:     Host{Every: Duration(10 * time.Second)},
 		Privacy:  Privacy{Users: "omit"},
+		Events:   Events{LeasesMiB: DefaultLeasesMiB},
 		Log:      Log{Level: "info", Format: "text"},
 		Upstream: Upstream{Timeout: Duration(30 * time.Second), Systems: newSystems()},
 		Fleet: Fleet{Prefix: naming.FleetPrefix(), TTL: Duration(30 * time.Second), OnPartition: PartitionStop,

@@ -92,7 +92,8 @@ func valueText(v reflect.Value) string {
 var reloadable = []string{"license.trust", "license.key_file", "license.version", "license.released", "license.grace",
 	"license.max_borrow", "license.on_expiry",
 	"license.strategy", "license.clock", "license.count_by", "license.no_overage", "license.require_production",
-	"socket.allow", "socket.admin", "groups", "policies", "log.level"}
+	"socket.allow", "socket.admin", "groups", "policies", "events",
+	"log.level"}
 
 // Reloadable reports whether a running agent takes over a change of a key.
 func Reloadable(key string) bool {

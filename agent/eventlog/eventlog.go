@@ -37,6 +37,9 @@ const (
 	maxLine          = 1 << 20 // bytes
 )
 
+// Gap is the type of an event that says how many could not be written.
+const Gap = "log.gap"
+
 // Event is one line.
 type Event struct {
 	Sequence uint64            `json:"seq"`
@@ -170,7 +173,7 @@ func (l *Log) Run(ctx context.Context) error {
 // write appends an event, or counts it as missing.
 func (l *Log) write(e Event) {
 	if n := l.dropped.Swap(0); n > 0 {
-		if err := l.append(Event{At: e.At, Type: "log.gap",
+		if err := l.append(Event{At: e.At, Type: Gap,
 			Detail: fmt.Sprintf("%d events could not be written", n)}); err != nil {
 			l.dropped.Add(n)
 		}
@@ -415,7 +418,7 @@ func verifyFile(path, name string, newest bool, key ed25519.PublicKey, prev *str
 		if r.Events++; r.Events == 1 {
 			r.First, r.From = e.Sequence, e.At
 		}
-		if e.Type == "log.gap" {
+		if e.Type == Gap {
 			var missing uint64
 			if _, err := fmt.Sscanf(e.Detail, "%d", &missing); err == nil {
 				r.Missing += missing

@@ -14,6 +14,7 @@ import (
 	"github.com/usher-agent/usher/agent/audit"
 	"github.com/usher-agent/usher/agent/eventlog"
 	"github.com/usher-agent/usher/agent/identity"
+	"github.com/usher-agent/usher/agent/leaselog"
 	"github.com/usher-agent/usher/client"
 	"github.com/usher-agent/usher/plugin/usher"
 )
@@ -22,9 +23,9 @@ func (c *cli) verifyEventsCommand() *cobra.Command {
 	var dir, key string
 	cmd := &cobra.Command{Use: "verify [--config FILE | --dir DIR --key agent.pub]",
 		Short: "Check that nobody has changed the event log", Args: cobra.NoArgs,
-		Long: `Check the event log in the agent's state folder: that each line follows from the one before, and
-that the agent's key has signed it. Without --dir the configuration says where it lies. The check
-cannot see that somebody cut off the newest lines. Exits 1 when the log is broken.`}
+		Long: `Check the event log in the agent's state folder, and the log of leases beside it where there is one:
+that each line follows from the one before, and that the agent's key has signed it. Without --dir the configuration
+says where it lies. The check cannot see that somebody cut off the newest lines. Exits 1 when the log is broken.`}
 	src := c.configSource(cmd)
 	cmd.RunE = func(*cobra.Command, []string) error {
 		var public ed25519.PublicKey
@@ -59,24 +60,50 @@ cannot see that somebody cut off the newest lines. Exits 1 when the log is broke
 		if _, err := os.Stat(dir); err != nil {
 			return fmt.Errorf("event log: %w", err)
 		}
-		r, err := eventlog.Verify(dir, public, nil)
+		return c.verifyEvents(dir, public)
+	}
+	cmd.Flags().StringVar(&dir, "dir", "", "the folder of the event log")
+	cmd.Flags().StringVar(&key, "key", "", "with --dir: the agent's public key")
+	return cmd
+}
+
+// verifyEvents checks the event log in a folder, and the log of leases beside it.
+func (c *cli) verifyEvents(dir string, public ed25519.PublicKey) error {
+	logs := []struct{ name, lines, dir string }{{"event log", "events", dir}}
+	if leases := filepath.Join(dir, "..", leaselog.Folder); isFolder(leases) {
+		logs = append(logs, struct{ name, lines, dir string }{"log of leases", "lines", leases})
+	}
+	reports := make([]eventlog.Report, len(logs))
+	for i, log := range logs {
+		r, err := eventlog.Verify(log.dir, public, nil)
 		var broken *eventlog.Broken
 		if errors.As(err, &broken) {
 			return fail(exitFailed, "the lines before that one hold; the lines after it are not proved",
-				"the event log is broken: %w", err)
+				"the %s is broken: %w", log.name, err)
 		}
 		if err != nil {
-			return fmt.Errorf("event log: %w", err)
+			return fmt.Errorf("%s: %w", log.name, err)
 		}
-		if c.json {
-			return c.printJSON(r)
+		reports[i] = r
+	}
+	if c.json {
+		out := struct {
+			eventlog.Report
+			Leases *eventlog.Report `json:"leases,omitempty"`
+		}{Report: reports[0]}
+		if len(reports) > 1 {
+			out.Leases = &reports[1]
 		}
+		return c.printJSON(out)
+	}
+	for i, log := range logs {
+		r := reports[i]
 		if r.Events == 0 {
-			fprintf(c.out, "%s: there are no events\n", dir)
-			return nil
+			fprintf(c.out, "%s: there are no %s\n", log.dir, log.lines)
+			continue
 		}
-		fprintf(c.out, "%s: %d events (%d to %d), from %s to %s: unbroken, and signed by agent key %s\n", dir,
-			r.Events, r.First, r.Last,
+		fprintf(c.out, "%s: %d %s (%d to %d), from %s to %s: unbroken, and signed by agent key %s\n", log.dir,
+			r.Events, log.lines, r.First, r.Last,
 			r.From.Format(time.RFC3339), r.To.Format(time.RFC3339), identity.Thumbprint(public))
 		if r.Missing > 0 {
 			fprintf(c.out, "the log says that %d events could not be written\n", r.Missing)
@@ -84,11 +111,13 @@ cannot see that somebody cut off the newest lines. Exits 1 when the log is broke
 		if r.Torn {
 			fprintln(c.out, "the last line is cut off, as after a crash")
 		}
-		return nil
 	}
-	cmd.Flags().StringVar(&dir, "dir", "", "the folder of the event log")
-	cmd.Flags().StringVar(&key, "key", "", "with --dir: the agent's public key")
-	return cmd
+	return nil
+}
+
+func isFolder(path string) bool {
+	fi, err := os.Stat(path)
+	return err == nil && fi.IsDir()
 }
 
 // bundledEvents is the number of events in the support bundle.

@@ -14,6 +14,7 @@ import (
 	"github.com/usher-agent/usher/agent/audit"
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/eventlog"
+	"github.com/usher-agent/usher/agent/leaselog"
 )
 
 // historyLength is the number of events that history shows unless it is told another.
@@ -31,9 +32,9 @@ func (c *cli) historyCommand() *cobra.Command {
 		Long: `Show the newest events of the log in the agent's state folder, the newest last: changes of the licence
 and its documents, of the configuration and the upstream, what admins have done, and starts. It
 needs no agent, and the right to read the folder. Denials are there, too: the first of a pool, code and
-user, and then how many more there were, once an hour. Grants are not kept there: metrics count
-them, and "usher events -f" shows leases as they come and go. "usher events verify" says whether
-somebody has changed the log.`}
+user, and then how many more there were, once an hour. Each grant and each end of a lease is there
+where the configuration says events.leases: true; "usher events -f" shows leases as they come and
+go. "usher events verify" says whether somebody has changed the log.`}
 	src := c.configSource(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if since != "" && !cmd.Flags().Changed("number") {
@@ -65,16 +66,16 @@ func (c *cli) showHistory(src *source, dir, since string, n int) error {
 		return fail(exitFailed, "run it as the agent's user or root; --config or --dir says where the log lies",
 			"event log: %w", err)
 	}
-	events, err := eventlog.Tail(dir, n)
-	for _, e := range events {
-		if e.At.Before(from) {
-			continue
+	past, err := readPast(dir, from, n)
+	for _, p := range past {
+		switch {
+		case c.json && p.event != nil:
+			err = errors.Join(err, c.printLine(p.event))
+		case c.json:
+			err = errors.Join(err, c.printLine(p.lease))
+		default:
+			fprintln(c.out, p.text())
 		}
-		if c.json {
-			err = errors.Join(err, c.printLine(e))
-			continue
-		}
-		fprintln(c.out, pastText(&e))
 	}
 	var broken *eventlog.Broken
 	if errors.As(err, &broken) {
@@ -82,6 +83,46 @@ func (c *cli) showHistory(src *source, dir, since string, n int) error {
 			"the event log is broken: %w", err)
 	}
 	return err
+}
+
+// past is what has happened: an event, or something of a lease.
+type past struct {
+	event *eventlog.Event
+	lease *leaselog.Entry
+}
+
+func (p past) at() time.Time {
+	if p.event != nil {
+		return p.event.At
+	}
+	return p.lease.At
+}
+
+func (p past) text() string {
+	if p.event != nil {
+		return pastText(p.event)
+	}
+	return p.at().UTC().Format(time.RFC3339) + " " + p.lease.Text()
+}
+
+// readPast returns the last n events since a time, of the event log in a folder and of the log of leases beside it.
+// With an error it returns what comes before the fault.
+func readPast(dir string, from time.Time, n int) ([]past, error) {
+	var events, leases []past
+	keep := func(all *[]past, p past) {
+		if p.at().Before(from) {
+			return
+		}
+		if *all = append(*all, p); len(*all) >= 2*n+100 {
+			*all = append([]past(nil), (*all)[len(*all)-n:]...)
+		}
+	}
+	_, err := eventlog.Verify(dir, nil, func(e eventlog.Event) { keep(&events, past{event: &e}) })
+	err = errors.Join(err, leaselog.Read(filepath.Join(dir, "..", leaselog.Folder),
+		func(e leaselog.Entry) { keep(&leases, past{lease: &e}) }))
+	all := append(events, leases...)
+	slices.SortStableFunc(all, func(a, b past) int { return a.at().Compare(b.at()) })
+	return all[max(0, len(all)-n):], err
 }
 
 // sinceTime reads what a flag says of when something was: a time, or how long ago it was; zero: nothing.

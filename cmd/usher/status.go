@@ -348,7 +348,8 @@ func (c *cli) eventsCommand() *cobra.Command {
 		Long: "Print the licence in force and, with -f, the events from now on: licence changes, and your leases and " +
 			"denials, or all of them for an admin. Denials of a pool, code and user are counted for ten seconds " +
 			"after the first. With --since it begins with what the event log in the agent's state folder has since " +
-			"then, as \"usher events history\" shows it, denials too; without -f it ends there.",
+			"then, as \"usher events history\" shows it, denials too, and each grant and end of a lease where " +
+			"events.leases is set; without -f it ends there.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if since != "" {
 				if err := c.showHistory(src, "", since, mostHistory); err != nil || !follow {

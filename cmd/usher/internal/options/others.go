@@ -10,12 +10,12 @@ import (
 type counterpart struct{ reason, mend string }
 
 var counterparts = map[string]counterpart{
-	"NOLOG": {"the log has no line for each checkout, so that there is none to leave out",
+	"NOLOG": {"without events.leases the log has no line for each checkout, and with it there is one for all of them",
 		"denials are events, gathered by user; see usher events history"},
 	"REPORTLOG": {"the agent records what is in use by itself, by hour, and by user where privacy.users says so",
 		"usher report shows it; docs/usage.md says how long it is kept"},
 	"DEBUGLOG": {"the agent logs to standard error, which systemd keeps",
-		"journalctl -u usher shows it; log.level and log.format say what it looks like"},
+		"journalctl -u usher shows it; for OUT and IN set events.leases: true, and see usher events --since 1h"},
 	"ROTATE":          {"the agent keeps its records in bounded space by itself", "nothing is to be done"},
 	"PURGE_REPORTLOG": {"the agent keeps its records in bounded space by itself", "nothing is to be done"},
 	"AUTOMATIC_REREAD": {"a licence in the folder is in force at once, and there is no reread at midnight",

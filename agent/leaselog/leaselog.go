@@ -1,0 +1,448 @@
+// Package leaselog keeps a line for each lease that was granted and each that has ended, for those who are used to the
+// OUT and IN lines of other licence managers. It is kept only where the site asks for it, apart from the event log, so
+// that leases push nothing else out of that. [Log.Observe] puts an event into a buffer and waits for nothing: where the
+// buffer is full, as when the disk hangs, or where the disk takes no line, events are dropped and counted. Start
+// reading at [Log.Run].
+package leaselog
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/usher-agent/usher/agent/eventlog"
+	"github.com/usher-agent/usher/agent/files"
+	"github.com/usher-agent/usher/enforcer"
+)
+
+// Folder is the folder of the log in a state folder.
+const Folder = "lease-log"
+
+// Type is the type of the log's lines ([eventlog.Event]); the body of each is a list of entries.
+const Type = "leases"
+
+// The types of entries.
+const (
+	Granted = "lease.granted"
+	Drawn   = "lease.drawn"
+	Ended   = "lease.ended"
+)
+
+// Bounds of the log.
+const (
+	fileBytes = 4 << 20
+	leastMiB  = 16
+
+	gather   = 250 * time.Millisecond // events are written together
+	buffered = 16 << 10               // events that wait for that
+	// rest is how long writing rests for each event that was written, which is some ten times as long as it takes: so
+	// the log of a busy pool takes a tenth of a core from those who decide.
+	rest       = 100 * time.Microsecond
+	lineBytes  = 256 << 10 // of the entries of one line, and one entry more, which is less than the log reads
+	namesKnown = 16 << 10  // users whose names are remembered between two hours
+	spared     = 1000      // events for which the room is kept
+)
+
+// settingFile is a file in the folder. It has the setting of privacy.users that shows the most among those under which
+// lines were written.
+const settingFile = "users"
+
+// Entry is a lease that was granted, a draw, or a lease that has ended.
+type Entry struct {
+	At       time.Time `json:"at"` // licence time
+	Type     string    `json:"type"`
+	Lease    string    `json:"lease"` // the first eight digits of its id
+	Items    []Item    `json:"items"`
+	Lifetime string    `json:"lifetime"`
+	Holder   string    `json:"holder,omitempty"` // as privacy.users names users; empty: it omits them
+	Cause    string    `json:"cause,omitempty"`  // why it has ended
+	Rule     string    `json:"rule,omitempty"`   // of the site's that ended it
+	Held     float64   `json:"held_seconds,omitempty"`
+}
+
+// Item is slots of a pool, or parts of slots, or what is drawn from a meter.
+type Item struct {
+	Pool string `json:"pool"`
+	N    int64  `json:"n"`
+	Of   int64  `json:"of,omitempty"` // so many of these parts make a slot
+}
+
+// Config is what New needs. All fields are required.
+type Config struct {
+	Dir   string // of the log
+	Key   ed25519.PrivateKey
+	Users string // privacy.users
+	// Name returns the name of a user at an instant as Users has it; empty: it has none.
+	Name func(of enforcer.User, at time.Time) string
+	Now  func() time.Time // licence time
+	Log  *slog.Logger
+	// Removed is called when the log is removed, since Users does not allow what it says any more.
+	Removed func()
+}
+
+// Settings are what an operator can change while the agent runs.
+type Settings struct {
+	On  bool
+	MiB int // that the log takes on the disk, 16 at least
+}
+
+// Log is the log of leases. Its methods are safe for concurrent use, but Run, which is called once.
+type Log struct {
+	cfg      Config
+	settings atomic.Pointer[Settings]
+	wake     chan struct{} // capacity 1: there is something to write
+	buffered int           // events that may wait
+	written  atomic.Uint64
+	dropped  atomic.Uint64
+
+	mu      sync.Mutex // guards all below; a leaf, held for a moment
+	waiting []seen
+	missing uint64 // events that the log does not know of, and has not said so
+
+	// Run's alone.
+	fileBytes int64 // of a file of the log
+	rest      time.Duration
+	lines     *eventlog.Log
+	mib       int // with which lines was opened
+	spare     []seen
+	names     map[namedUser]string
+	hour      time.Time // of names
+	bad       error     // why the last write failed
+}
+
+type namedUser struct {
+	user  enforcer.User
+	month string
+}
+
+// seen is an event as it was seen: a formatted one would cost those who decide.
+type seen struct {
+	at    time.Time
+	lease *enforcer.Lease
+	kind  enforcer.EventKind
+	cause enforcer.Cause
+	rule  string
+}
+
+// New returns a log. It opens nothing: a log that cannot be opened keeps no agent from its start.
+func New(c Config, s Settings) *Log {
+	l := &Log{cfg: c, fileBytes: fileBytes, buffered: buffered, rest: rest,
+		wake: make(chan struct{}, 1)}
+	l.settings.Store(&s)
+	return l
+}
+
+// Set changes the settings.
+func (l *Log) Set(s Settings) { l.settings.Store(&s) }
+
+// Counts returns how many entries were written, and how many were dropped, since the start.
+func (l *Log) Counts() (written, dropped uint64) { return l.written.Load(), l.dropped.Load() }
+
+// Observe takes note of an event, and waits for nothing. It keeps the event's lease until that is written.
+func (l *Log) Observe(ev *enforcer.Event) {
+	if !l.settings.Load().On {
+		return
+	}
+	switch ev.Kind {
+	case enforcer.EventGranted, enforcer.EventDrawn, enforcer.EventEnded:
+	default:
+		return
+	}
+	l.mu.Lock()
+	n := len(l.waiting)
+	if n < l.buffered {
+		l.waiting = append(l.waiting, seen{ev.At, ev.Lease, ev.Kind, ev.Cause, ev.Rule})
+	} else {
+		l.missing++
+	}
+	l.mu.Unlock()
+	switch n {
+	case 0:
+		select {
+		case l.wake <- struct{}{}:
+		default:
+		}
+	case l.buffered:
+		l.dropped.Add(1)
+	}
+}
+
+// Run writes what was observed, until ctx ends, and then what is left. It removes first what privacy.users does not
+// allow.
+func (l *Log) Run(ctx context.Context) {
+	if err := l.forget(); err != nil {
+		l.failed(err)
+	}
+	timer := time.NewTimer(gather)
+	defer timer.Stop()
+	for n := 0; ; {
+		select {
+		case <-ctx.Done():
+			l.flush()
+			if l.lines != nil {
+				l.lines.Close() // every line is on the disk
+			}
+			return
+		case <-l.wake:
+		}
+		timer.Reset(max(gather, time.Duration(n)*l.rest))
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		}
+		n = l.flush()
+	}
+}
+
+// flush writes what waits, and returns how many events that were.
+func (l *Log) flush() int {
+	l.mu.Lock()
+	all := l.waiting
+	l.waiting, l.spare = l.spare[:0], nil
+	l.mu.Unlock()
+	for rest := all; len(rest) > 0; {
+		n, err := l.write(rest)
+		if err != nil {
+			l.miss(n)
+		} else {
+			l.written.Add(uint64(n))
+		}
+		l.failed(err)
+		rest = rest[n:]
+	}
+	clear(all) // the leases are nobody's
+	if cap(all) <= spared {
+		l.spare = all
+	}
+	return len(all)
+}
+
+// miss counts entries that are not written.
+func (l *Log) miss(n int) {
+	l.dropped.Add(uint64(n))
+	l.mu.Lock()
+	l.missing += uint64(n)
+	l.mu.Unlock()
+}
+
+// failed logs the first of several failures.
+func (l *Log) failed(err error) {
+	if err != nil && l.bad == nil {
+		l.cfg.Log.Error("the log of leases cannot be written; what is missing is counted", "folder", l.cfg.Dir,
+			"error", err)
+	}
+	l.bad = err
+}
+
+// write writes a line of as many of the events as one can have, behind one that says how many are missing. It returns
+// how many those are. Where the log cannot be written, those are all.
+func (l *Log) write(some []seen) (n int, err error) {
+	if err := l.open(); err != nil {
+		return len(some), err
+	}
+	l.mu.Lock()
+	missing := l.missing
+	l.missing = 0
+	l.mu.Unlock()
+	if missing > 0 {
+		if err := l.lines.Append(eventlog.Event{At: some[0].at, Type: eventlog.Gap,
+			Detail: fmt.Sprintf("%d events could not be written", missing)}); err != nil {
+			l.mu.Lock()
+			l.missing += missing
+			l.mu.Unlock()
+			return len(some), err
+		}
+	}
+	body := []byte{'['}
+	for ; n < len(some) && len(body) < lineBytes; n++ {
+		entry, err := json.Marshal(l.entry(&some[n]))
+		if err != nil {
+			return n + 1, err
+		}
+		if n > 0 {
+			body = append(body, ',')
+		}
+		body = append(body, entry...)
+	}
+	return n, l.lines.Append(eventlog.Event{At: some[n-1].at, Type: Type, Body: append(body, ']')})
+}
+
+// entry returns what an event was.
+func (l *Log) entry(s *seen) Entry {
+	is := s.lease
+	out := Entry{At: s.at.UTC().Truncate(time.Millisecond), Type: Granted, Lease: is.ID.String()[:8],
+		Lifetime: string(is.Lifetime)}
+	for _, it := range is.Items {
+		item := Item{Pool: it.Pool, N: it.N}
+		if it.Of > 1 {
+			item.Of = it.Of
+		}
+		out.Items = append(out.Items, item)
+	}
+	switch s.kind {
+	case enforcer.EventDrawn:
+		out.Type = Drawn
+	case enforcer.EventEnded:
+		out.Type, out.Cause, out.Rule = Ended, string(s.cause), s.rule
+		out.Held = max(0, s.at.Sub(is.AcquiredAt).Round(time.Millisecond).Seconds())
+	default:
+	}
+	if is.Holder != nil {
+		out.Holder = l.name(is.Holder.Who(), s.at)
+	}
+	return out
+}
+
+func (l *Log) name(of enforcer.User, at time.Time) string {
+	if rank(l.cfg.Users) < 1 {
+		return ""
+	}
+	if hour := at.Truncate(time.Hour); !hour.Equal(l.hour) || len(l.names) > namesKnown {
+		l.hour, l.names = hour, map[namedUser]string{}
+	}
+	k := namedUser{of, at.UTC().Format("2006-01")}
+	name, ok := l.names[k]
+	if !ok {
+		name = l.cfg.Name(of, at)
+		l.names[k] = name
+	}
+	return name
+}
+
+// open opens the log where it is not, or where it is to take another space.
+func (l *Log) open() error {
+	mib := max(leastMiB, l.settings.Load().MiB)
+	if l.lines != nil && l.mib == mib {
+		return l.mark()
+	}
+	if l.lines != nil {
+		_ = l.lines.Close() // every line is on the disk
+		l.lines = nil
+	}
+	if err := l.forget(); err != nil {
+		return err
+	}
+	if err := l.putAside(); err != nil {
+		return err
+	}
+	if err := l.mark(); err != nil {
+		return err
+	}
+	lines, err := eventlog.Open(eventlog.Config{Dir: l.cfg.Dir, Key: l.cfg.Key, FileBytes: l.fileBytes,
+		Files: mib / (fileBytes >> 20), Log: l.cfg.Log})
+	if err != nil {
+		return err
+	}
+	l.lines, l.mib = lines, mib
+	return nil
+}
+
+// rank orders the settings of privacy.users by how much they show; one that is not known shows all.
+func rank(setting string) int {
+	settings := []string{eventlog.UsersOmit, eventlog.UsersPseudonym, eventlog.UsersPlain}
+	if i := slices.Index(settings, setting); i >= 0 {
+		return i
+	}
+	return len(settings) - 1
+}
+
+// shows returns how much the log shows of users at most, as rank has it.
+func (l *Log) shows() (int, error) {
+	b, err := files.Read(filepath.Join(l.cfg.Dir, settingFile), files.MaxSize)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return rank(strings.TrimSpace(string(b))), err
+	}
+	if _, err := os.Lstat(l.cfg.Dir); errors.Is(err, fs.ErrNotExist) {
+		return rank(eventlog.UsersOmit), nil
+	}
+	return rank(""), nil
+}
+
+// mark says on the disk what the lines may show of users, before they do. Who removed the log removed the mark with it.
+func (l *Log) mark() error {
+	path := filepath.Join(l.cfg.Dir, settingFile)
+	if b, err := files.Read(path, files.MaxSize); err == nil &&
+		rank(strings.TrimSpace(string(b))) >= rank(l.cfg.Users) {
+		return nil
+	}
+	if err := os.MkdirAll(l.cfg.Dir, 0o700); err != nil {
+		return err
+	}
+	return files.Replace(path, []byte(l.cfg.Users+"\n"), 0o600)
+}
+
+// forget removes the log, and those that were put aside, where it shows more of users than privacy.users allows.
+func (l *Log) forget() error {
+	was, err := l.shows()
+	if err != nil || was <= rank(l.cfg.Users) {
+		return err
+	}
+	if err := errors.Join(l.removeAside(), os.RemoveAll(l.cfg.Dir)); err != nil {
+		return fmt.Errorf("privacy.users does not allow what is kept, and it cannot be removed yet: %w", err)
+	}
+	l.cfg.Log.Warn("the log of leases is removed: privacy.users does not allow what it says any more", "folder",
+		l.cfg.Dir, "privacy.users", l.cfg.Users)
+	l.cfg.Removed()
+	return nil
+}
+
+// putAside puts a log aside whole that another key has signed, or whose last line is none. Of those that were put aside
+// the last one alone is kept.
+func (l *Log) putAside() error {
+	why := ""
+	err := eventlog.Each(l.cfg.Dir, func(line eventlog.Line) bool {
+		if !line.Bad && !eventlog.Signed(line.Raw, l.cfg.Key.Public().(ed25519.PublicKey)) {
+			why = "another key than the agent's has signed it"
+		}
+		return false
+	})
+	var last eventlog.Line
+	if err == nil {
+		err = eventlog.EachFrom(l.cfg.Dir, math.MaxUint64-1, func(line eventlog.Line) bool {
+			last = line
+			return true
+		})
+	}
+	if last.Bad && !last.Cut {
+		why = "its last line cannot be read"
+	}
+	if err != nil || why == "" {
+		return err
+	}
+	if err := l.removeAside(); err != nil {
+		return err
+	}
+	aside := l.cfg.Dir + "-" + l.cfg.Now().UTC().Format("20060102T150405")
+	if err := os.Rename(l.cfg.Dir, aside); err != nil {
+		return err
+	}
+	l.cfg.Log.Warn("the log of leases is put aside, and a new one begins", "folder", aside, "reason", why)
+	return nil
+}
+
+// removeAside removes logs that were put aside.
+func (l *Log) removeAside() error {
+	parent, name := filepath.Split(l.cfg.Dir)
+	entries, err := os.ReadDir(filepath.Clean(parent))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), name+"-") {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(parent, e.Name())))
+		}
+	}
+	return err
+}
