@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// hangUps are moments of a start: what the agent's process does when SIGHUP comes, as strace injects it, and whether the
-// agent's own code runs by then, which reads the configuration again.
+// hangUps are moments of a start: what the agent's process does when SIGHUP comes, as strace injects it, and whether
+// the agent's own code runs by then, which reads the configuration again.
 var hangUps = map[string]bool{
 	"rt_sigaction:signal=HUP:when=2":      false, // the second system call: the entry notes what is ignored
 	"sched_getaffinity:signal=HUP:when=1": false, // Go's runtime begins
