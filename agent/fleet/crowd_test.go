@@ -66,6 +66,7 @@ type host struct {
 	stopped int           // how often it died
 	licence *enforcer.License
 	spread  spread
+	keeping keeping
 	labels  map[string]string
 }
 
@@ -94,7 +95,7 @@ func (h *host) now() time.Duration {
 // start starts the host's agent.
 func (h *host) start() {
 	f, err := New(Config{Store: h.way, Agent: h.id, Prefix: "/u/", TTL: 10 * time.Second, Now: h.now, Epoch: h.epoch,
-		Keep: h.keep, spread: h.spread, Member: Member{Labels: h.labels}, Observer: h.c.observer,
+		Keep: h.keep, spread: h.spread, keeping: h.keeping, Member: Member{Labels: h.labels}, Observer: h.c.observer,
 		Load: func() ([]byte, error) { return h.record, nil },
 		Save: func(b []byte) error { h.record = b; return nil },
 		Time: h.chance.wall, Jitter: h.chance.of("fleet")})
@@ -261,7 +262,8 @@ type history struct {
 	cutFor  time.Duration // the longest that an agent is cut off
 	// calmness is how many acts there are, on the average, between two troubles of a kind
 	calmness int
-	grab     bool // little is given back
+	grab     bool   // little is given back
+	looks    func() // now and then; nil: nothing more is looked at
 }
 
 // fault begins a fault of something that has none, for a random time up to most.
@@ -323,6 +325,9 @@ func playAs(t testing.TB, seed uint64, prepare func(*history), keeps ...time.Dur
 			h.act(1+y.rng.Int64N(4), y.rng.IntN(2) == 0 && (!y.grab || y.rng.IntN(4) == 0))
 		}
 		y.overdue()
+		if y.looks != nil {
+			y.looks()
+		}
 		y.mu.Lock()
 		y.check()
 		y.mu.Unlock()

@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	"github.com/usher-agent/usher/plugin"
 )
 
 // Fault says in one word why the store cannot be asked.
@@ -133,4 +135,10 @@ var wayWords = map[Fault][]string{
 	FaultClientCert: {"remote error: tls: bad certificate", "tls: certificate required", "remote error: tls: expired"},
 	FaultSilent:     {"i/o timeout", "no route to host", "network is unreachable", "deadline exceeded"},
 	FaultTLS:        {"first record does not look like a TLS handshake"},
+}
+
+// transient returns an error of the store as the contract has it.
+func (f *Fleet) transient(err error) *plugin.Error {
+	fault, reason := FaultOf(err)
+	return &plugin.Error{Class: plugin.Transient, Reason: reason, Hint: fault.Mend()}
 }

@@ -78,7 +78,8 @@ type Config struct {
 	Log      *slog.Logger // optional
 	Jitter   func() float64
 
-	spread spread
+	spread  spread
+	keeping keeping
 }
 
 // Member is what an agent tells the fleet of itself.
@@ -116,6 +117,7 @@ type Fleet struct {
 	report   *wire.Fleet // the last that was read
 	reportAt time.Duration
 
+	forgets forgets
 	beats   chan struct{} // capacity 1: look at once
 	gathers chan struct{} // capacity 1: give shares' slots back to totals
 	asks    chan struct{} // capacity 1: say how many slots are held
@@ -156,6 +158,9 @@ func New(c Config) (*Fleet, error) {
 	}
 	if c.spread.least == 0 {
 		c.spread.least = shardLeast
+	}
+	if c.keeping.every == 0 {
+		c.keeping = keeping{keptAfter, keptEvery}
 	}
 	if c.OnDrain == nil {
 		c.OnDrain = func() {}
@@ -414,12 +419,14 @@ func (f *Fleet) register(ctx context.Context, _ membership) (membership, error) 
 	}
 	res, err = f.cfg.Store.Txn(ctx,
 		&Txn{Kind: KindJoin, If: []Is{still(key, kv.Mod), absent(f.keys.evicted(f.cfg.Agent)),
-			absent(f.keys.hold(f.cfg.Agent))}, Then: append([]Op{{Put: key, Value: me.value, Lease: lease}}, most...)})
+			absent(f.keys.hold(f.cfg.Agent)), still(f.keys.owns(f.cfg.Agent), kvOwns.Mod)},
+			Then: append([]Op{{Put: key, Value: me.value, Lease: lease}}, most...)})
 	if err != nil {
 		return none, f.transient(err) // the lease ends by itself; if the key is there, the record has its incarnation
 	}
 	if !res.Done {
-		return none, plugin.Transiently("another agent joined the fleet with this one's key at the same time")
+		return none, plugin.Transiently(
+			"keys of this agent changed while it joined: another has its key, or somebody puts it out or tidies up")
 	}
 	me.lease, me.until, me.held = lease, fence(sent, min(ttl, f.cfg.TTL)), fence(sent, me.span)
 	for _, name := range owns.Pools {
@@ -488,9 +495,3 @@ func (f *Fleet) lastSeen() seen {
 }
 
 func (f *Fleet) save(r record) error { return f.cfg.Save([]byte(text(r))) }
-
-// transient returns an error of the store as the contract has it.
-func (f *Fleet) transient(err error) *plugin.Error {
-	fault, reason := FaultOf(err)
-	return &plugin.Error{Class: plugin.Transient, Reason: reason, Hint: fault.Mend()}
-}

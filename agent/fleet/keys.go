@@ -21,6 +21,7 @@ import (
 //	e/!rules          the rules for hosts, by which agents take slots; see siterule.go
 //	u/AGENT           how many slots an agent's callers hold, as it last answered to that question
 //	o/AGENT           the pools of which an agent has blocks, so that it finds those of a licence that it has no more
+//	                  (o/ and r/ of an agent that is long gone are deleted: see gone.go)
 //	p/POOL/t          the terms that hold
 //	p/POOL/s          how many slots are out in all, those in the shares below among them
 //	p/POOL/fN         share N of the total, 1 to 15: slots that are free, and that s counts as out; see shard.go
@@ -58,6 +59,7 @@ func (k keys) blocks(pool string) string     { return k.prefix + "p/" + pool + "
 func (k keys) block(pool, id string) string  { return k.blocks(pool) + id }
 func (k keys) tickets(pool string) string    { return k.prefix + "p/" + pool + "/w/" }
 func (k keys) ticket(pool, id string) string { return k.tickets(pool) + id }
+func (k keys) anyWords() string              { return k.prefix + "r/" }
 func (k keys) words(id string) string        { return k.prefix + "r/" + id + "/" }
 func (k keys) word(id, pool string) string   { return k.words(id) + pool }
 func (k keys) drawn(meter, at string) string { return k.prefix + "m/" + meter + "/" + at + "/s" }

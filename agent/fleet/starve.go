@@ -111,6 +111,7 @@ func (f *Fleet) tidy(ctx context.Context) {
 		case <-tick.C:
 			f.sweep(ctx)
 			f.census(ctx)
+			f.forgetGone(ctx)
 			f.leaveTurn(ctx, func(name string, p *pool) bool {
 				now := f.cfg.Now()
 				return now-p.askedAt >= staleAfter && now >= p.lackedTo
