@@ -75,6 +75,27 @@ func (r *Reader) Byte() byte {
 
 // Uint reads what [Writer.Uint] wrote.
 func (r *Reader) Uint() uint64 {
+	if len(r.Bytes) > 0 && r.Bytes[0] < 0x80 { // as most are
+		v := r.Bytes[0]
+		r.Bytes = r.Bytes[1:]
+		return uint64(v)
+	}
+	return r.long()
+}
+
+// long is Uint for a number of any length. Of nine bytes, as an instant of our time has them, eight are read at a time.
+func (r *Reader) long() uint64 {
+	const more = 0x8080808080808080 // the bit of each byte that says that another follows
+	if b := r.Bytes; len(b) > 8 && b[8] < 0x80 {
+		if x := binary.LittleEndian.Uint64(b); x&more == more {
+			r.Bytes = b[9:]
+			x &^= more
+			x = x&0x007F007F007F007F | x&0x7F007F007F007F00>>1 // 7 bits of each byte become 14 of each two,
+			x = x&0x00003FFF00003FFF | x&0x3FFF00003FFF0000>>2 // 28 of each four,
+			x = x&0x000000000FFFFFFF | x&0x0FFFFFFF00000000>>4 // and 56 of all
+			return x | uint64(b[8])<<56
+		}
+	}
 	v, n := binary.Uvarint(r.Bytes)
 	if n <= 0 {
 		r.Fail()
@@ -86,13 +107,8 @@ func (r *Reader) Uint() uint64 {
 
 // Int reads what [Writer.Int] wrote.
 func (r *Reader) Int() int64 {
-	v, n := binary.Varint(r.Bytes)
-	if n <= 0 {
-		r.Fail()
-		return 0
-	}
-	r.Bytes = r.Bytes[n:]
-	return v
+	v := r.Uint()
+	return int64(v>>1) ^ -int64(v&1)
 }
 
 // Count reads how many things follow, each of at least one byte.

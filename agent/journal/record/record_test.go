@@ -2,6 +2,7 @@ package record
 
 import (
 	"bytes"
+	"encoding/binary"
 	"testing"
 	"time"
 
@@ -40,6 +41,26 @@ func TestRoundTrip(t *testing.T) {
 		cut := rapid.IntRange(0, len(w.Bytes)-1).Draw(t, "cut")
 		if r, _ := read(w.Bytes[:cut]); !r.Bad || r.Ended() || len(r.Bytes) > 0 {
 			t.Fatalf("%d of %d bytes are read: %+v", cut, len(w.Bytes), r)
+		}
+	})
+}
+
+// A number of any length is read as encoding/binary does, whatever follows it, and what is none is bad.
+func TestNumbers(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		b := rapid.OneOf(rapid.SliceOfN(rapid.Byte(), 0, 12), rapid.SliceOfN(rapid.ByteMin(0x80), 0, 12)).Draw(t, "b")
+		b = append(b, rapid.SliceOfN(rapid.Byte(), 0, 4).Draw(t, "more")...)
+		want, n := binary.Uvarint(b)
+		bad := n <= 0
+		if bad {
+			want, n = 0, len(b)
+		}
+		r := &Reader{Bytes: b}
+		if got := r.Uint(); got != want || r.Bad != bad || len(r.Bytes) != len(b)-n {
+			t.Fatalf("% x is %d, bad %v, and %d bytes are left; want %d, %v, %d", b, got, r.Bad, len(r.Bytes), want,
+				bad,
+				len(b)-n)
 		}
 	})
 }
