@@ -7,21 +7,39 @@ var zeroTime time.Time
 
 // Apply carries out one event. It accepts only the events that Decide returned, in their order. The same events in the
 // same order always make the same state.
-func (e *Enforcer) Apply(ev Event) {
+func (e *Enforcer) Apply(ev Event) { e.apply(&ev) }
+
+// Restore is Apply for an event that a journal tells of. It reports whether the event has changed anything: a grant of
+// a lease that is held does not, as a snapshot and a record behind it may both tell of it.
+func (e *Enforcer) Restore(ev *Event) bool {
+	if ev.Kind == EventGranted {
+		at, known := e.leases.Place(ev.Lease.ID)
+		if !known {
+			e.applyGranted(ev, at)
+			e.touched(ev)
+		}
+		return !known
+	}
+	e.apply(ev)
+	return true
+}
+
+func (e *Enforcer) apply(ev *Event) {
 	if ev.Waiter != nil && ev.Kind != EventQueued && e.waiters[ev.Waiter.ID] != nil {
 		e.unqueue(ev.Waiter)
 	}
 	switch ev.Kind {
 	case EventVerdict:
-		e.applyVerdict(ev)
+		e.applyVerdict(*ev)
 	case EventGranted:
-		e.applyGranted(&ev)
+		at, _ := e.leases.Place(ev.Lease.ID)
+		e.applyGranted(ev, at)
 	case EventRenewed:
-		e.applyRenewed(&ev)
+		e.applyRenewed(ev)
 	case EventEnded:
-		e.applyEnded(&ev)
+		e.applyEnded(ev)
 	case EventForgot:
-		e.applyForgot(ev)
+		e.applyForgot(*ev)
 	case EventRemembered:
 		e.remember(&remembered{ClientToken: *ev.Lease.Token, lease: ev.Lease, ended: ev.Cause, until: ev.At})
 	case EventChanged:
@@ -30,9 +48,9 @@ func (e *Enforcer) Apply(ev Event) {
 		e.applyQueued(ev.Waiter)
 	case EventLeft: // no longer queued is all
 	case EventStepped:
-		e.applyStepped(ev)
+		e.applyStepped(*ev)
 	case EventDrawn, EventSet:
-		e.applyDraws(ev)
+		e.applyDraws(*ev)
 	case EventHeldOff:
 		e.applyHeldOff(ev.HoldOff)
 	case EventLifted:
@@ -46,8 +64,13 @@ func (e *Enforcer) Apply(ev Event) {
 	case EventLingerOver:
 		e.applyLingerOver(ev.Linger)
 	case EventUsed:
-		e.renewed(e.held(&ev), ev.At)
+		e.renewed(e.held(ev), ev.At)
 	}
+	e.touched(ev)
+}
+
+// touched follows up in the pools of the lease that an event was about.
+func (e *Enforcer) touched(ev *Event) {
 	if ev.Lease == nil {
 		return
 	}
@@ -148,7 +171,8 @@ func (e *Enforcer) repart(p *pool, was PoolGrant) {
 	}
 }
 
-func (e *Enforcer) applyGranted(ev *Event) {
+// applyGranted has a lease held, whose place among all is at.
+func (e *Enforcer) applyGranted(ev *Event, at **held) {
 	l := ev.Lease
 	h := &held{Lease: l, terms: e.intern(ev.Terms), seen: e.taken}
 	e.tenures[h.terms].add(h)
@@ -156,7 +180,7 @@ func (e *Enforcer) applyGranted(ev *Event) {
 		more := make([]int32, len(l.Items)-1)
 		h.more = &more
 	}
-	e.leases.Put(l.ID, h)
+	*at = h
 	if s := ev.found.holder; ev.found.by == e && s != nil && s.leases > 0 {
 		s.leases++
 		h.shared = s

@@ -68,8 +68,9 @@ type Enforcer struct {
 
 	// tenures are the leases by the licence that granted them. The first is of the leases whose licence is not known.
 	// current is the place of the base licence under the last good verdict.
-	tenures []*tenure
-	current uint32
+	tenures  []*tenure
+	current  uint32
+	interned uint32 // the place that was asked for last, other than current
 
 	counting  bool        // usage is counted
 	closed    []Usage     // that nobody has taken yet

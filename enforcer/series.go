@@ -81,7 +81,8 @@ func (s *series) add(h *held) {
 		last.leases = append(last.leases, h)
 		return
 	}
-	s.blocks = append(s.blocks, block{c, []*held{h}})
+	// Where one block was filled, the next is likely to be.
+	s.blocks = append(s.blocks, block{c, append(make([]*held, 0, blockSize), h)})
 }
 
 // insert adds a lease that may have others behind it.

@@ -187,6 +187,15 @@ func TestTable(t *testing.T) {
 				table.Put(id, v)
 				want[id] = v
 			},
+			"place": func(t *rapid.T) {
+				id, v := ids.Draw(t, "id"), rapid.Int().Draw(t, "value")
+				was, had := want[id]
+				if at, known := table.Place(id); known != had || *at != was {
+					t.Fatalf("%v: %d %v, want %d %v", id, *at, known, was, had)
+				} else {
+					*at, want[id] = v, v
+				}
+			},
 			"delete": func(t *rapid.T) {
 				id := ids.Draw(t, "id")
 				table.Delete(id)

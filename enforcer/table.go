@@ -1,6 +1,9 @@
 package enforcer
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+	"iter"
+)
 
 // tableParts is how many parts a Table has: so few leases are in each that growing one, or going through one, is short
 // work even with a million leases.
@@ -132,19 +135,19 @@ func (t *Table[V]) Touch(id *LeaseID) byte {
 }
 
 // InOrder returns ids in an order in which every Table takes them fastest: those that lie in the same part of it follow
-// one another, and a part is so small that a processor has it at hand.
-func InOrder(ids []LeaseID) []LeaseID {
+// one another, and a part is so small that a processor has it at hand. It goes through the ids twice.
+func InOrder(ids iter.Seq[LeaseID]) []LeaseID {
 	var next [tableParts + 1]int
-	for i := range ids {
-		next[ids[i].partOf()+1]++
+	for id := range ids {
+		next[id.partOf()+1]++
 	}
 	for i := range tableParts {
 		next[i+1] += next[i]
 	}
-	out := make([]LeaseID, len(ids))
-	for i := range ids {
-		at := &next[ids[i].partOf()]
-		out[*at] = ids[i]
+	out := make([]LeaseID, next[tableParts])
+	for id := range ids {
+		at := &next[id.partOf()]
+		out[*at] = id
 		*at++
 	}
 	return out
@@ -152,46 +155,60 @@ func InOrder(ids []LeaseID) []LeaseID {
 
 // Put sets the value of an id.
 func (t *Table[V]) Put(id LeaseID, v V) {
-	if is, known := t.Add(id, v); known {
-		*is = v
-	}
+	is, _ := t.Place(id)
+	*is = v
 }
 
 // Add sets the value of an id that has none, and returns nil; known reports that it has one, which stays, and where it
 // is until the next Put or Delete.
 func (t *Table[V]) Add(id LeaseID, v V) (is *V, known bool) {
-	if is := t.Find(id); is != nil {
+	if is, known = t.Place(id); known {
 		return is, true
 	}
-	t.add(id, v)
+	*is = v
 	return nil, false
 }
 
-// add sets the value of an id that has none.
-func (t *Table[V]) add(id LeaseID, v V) {
-	t.n++
+// Place returns the place of an id's value, which is good until the next Put or Delete. known reports whether the id
+// was there: if not, it is now, with a zero value.
+func (t *Table[V]) Place(id LeaseID) (v *V, known bool) {
 	if id == (LeaseID{}) {
-		t.zero = new(v) // allocated only here
-		return
+		if known = t.zero != nil; !known {
+			t.n++
+			t.zero = new(V) // allocated only here
+		}
+		return t.zero, known
 	}
 	if t.parts == nil {
 		t.parts = new([tableParts]tablePart[V])
 	}
 	hash := id.hash()
 	p := &t.parts[hash>>56]
+	i := 0
+	if len(p.slots) > 0 {
+		for i = p.home(hash); p.slots[i].id != (LeaseID{}); i = p.next(i) {
+			if p.slots[i].id == id {
+				return &p.slots[i].value, true
+			}
+		}
+	}
+	t.n++
 	if p.n++; p.n*16 > len(p.slots)*13 {
 		p.resize(max(leastSlots, len(p.slots)*3/2))
+		i = p.free(hash)
 	}
-	p.put(hash, tableSlot[V]{id, v})
+	s := &p.slots[i]
+	s.id = id
+	return &s.value, false
 }
 
-// put sets a free slot.
-func (p *tablePart[V]) put(hash uint64, s tableSlot[V]) {
+// free returns the free slot in which an id lies that is put in now.
+func (p *tablePart[V]) free(hash uint64) int {
 	i := p.home(hash)
 	for p.slots[i].id != (LeaseID{}) {
 		i = p.next(i)
 	}
-	p.slots[i] = s
+	return i
 }
 
 func (p *tablePart[V]) resize(slots int) {
@@ -199,7 +216,7 @@ func (p *tablePart[V]) resize(slots int) {
 	p.slots = make([]tableSlot[V], slots)
 	for i := range was {
 		if s := &was[i]; s.id != (LeaseID{}) {
-			p.put(s.id.hash(), *s)
+			p.slots[p.free(s.id.hash())] = *s
 		}
 	}
 }

@@ -2,6 +2,7 @@ package enforcer
 
 import (
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 )
@@ -63,7 +64,7 @@ func TestInOrder(t *testing.T) {
 		left[id]++
 	}
 	last := 0
-	for _, id := range InOrder(ids) {
+	for _, id := range InOrder(slices.Values(ids)) {
 		if part := id.partOf(); part < last {
 			t.Fatalf("an id of part %d is behind one of part %d", part, last)
 		} else {
@@ -76,7 +77,7 @@ func TestInOrder(t *testing.T) {
 	if len(left) > 0 {
 		t.Errorf("%d ids are missing, or too many", len(left))
 	}
-	if got := InOrder(nil); len(got) != 0 {
+	if got := InOrder(slices.Values([]LeaseID(nil))); len(got) != 0 {
 		t.Errorf("of no ids: %v", got)
 	}
 }

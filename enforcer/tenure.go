@@ -103,13 +103,17 @@ func (e *Enforcer) intern(t *Terms) uint32 {
 	if t == e.tenures[e.current].Terms {
 		return e.current
 	}
+	if x := e.tenures[e.interned]; x.Terms == t && x.heir == nil { // as for most records of a journal
+		return e.interned
+	}
 	free := -1
 	for i, x := range e.tenures {
 		if x.ID == t.ID && x.heir == nil {
 			if !t.Issued.Before(x.Issued) { // read from a journal: the latest word holds
 				x.Terms = t
 			}
-			return uint32(i)
+			e.interned = uint32(i)
+			return e.interned
 		}
 		if x.leases+x.granted.n == 0 && uint32(i) != e.current {
 			free = i
@@ -120,7 +124,8 @@ func (e *Enforcer) intern(t *Terms) uint32 {
 		e.tenures = append(e.tenures, nil)
 	}
 	e.tenures[free] = &tenure{Terms: t}
-	return uint32(free)
+	e.interned = uint32(free)
+	return e.interned
 }
 
 // tenureOf returns the tenure that a lease is of by now.

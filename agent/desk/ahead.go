@@ -2,8 +2,6 @@ package desk
 
 import (
 	"slices"
-
-	"github.com/usher-agent/usher/enforcer"
 )
 
 // ahead reads records while those before them are applied: a start with many leases has two things to do at a time.
@@ -16,13 +14,6 @@ type ahead struct {
 	over  chan error // the first error of applying, when full is closed
 	// touched is nothing: see Touch of the core.
 	touched byte
-}
-
-// readRecord is a record that was read.
-type readRecord struct {
-	ev   enforcer.Event
-	ends enforcer.LeaseID
-	own  []byte // of the desk's own; nil: it is an event
 }
 
 // The batches of records that are read, and how many records each has.
@@ -43,14 +34,16 @@ func readAhead(into *replay) *ahead {
 }
 
 // apply reads a record, which is applied soon. An error of applying may come with a later record, or from end.
-func (a *ahead) apply(b []byte) (err error) {
-	var r readRecord
-	if own(b) {
-		r.own = slices.Clone(b)
-	} else if r.ev, r.ends, err = decodeRecord(b, a.into.same); err != nil {
+func (a *ahead) apply(b []byte) error {
+	n := len(a.batch)
+	a.batch = a.batch[:n+1]
+	if t := &a.batch[n]; own(b) {
+		*t = readRecord{more: &further{own: slices.Clone(b)}}
+	} else if err := decodeRecord(b, a.into.same, t); err != nil {
+		a.batch = a.batch[:n]
 		return err
 	}
-	if a.batch = append(a.batch, r); len(a.batch) < batchSize {
+	if n+1 < batchSize {
 		return nil
 	}
 	a.full <- a.batch
@@ -76,16 +69,15 @@ func (a *ahead) run() {
 	for batch := range a.full {
 		a.touch(batch)
 		for i := 0; i < len(batch) && failed == nil; i++ {
-			if r := &batch[i]; r.own != nil {
-				failed = a.into.applyOwn(r.own)
+			if t := &batch[i]; t.more != nil && t.more.own != nil {
+				failed = a.into.applyOwn(t.more.own)
 			} else {
-				failed = a.into.applyEvent(&r.ev, r.ends)
+				failed = a.into.applyEvent(t)
 			}
 			if failed != nil {
 				a.over <- failed
 			}
 		}
-		clear(batch)
 		a.empty <- batch[:0]
 	}
 	if failed == nil {
@@ -97,11 +89,11 @@ func (a *ahead) run() {
 // processor has just made.
 func (a *ahead) touch(batch []readRecord) {
 	for i := range batch {
-		r := &batch[i]
-		if l := r.ev.Lease; l != nil {
+		t := &batch[i]
+		if l := t.lease; l != nil {
 			a.touched += a.into.core.Touch(&l.ID) + byte(l.TTL) + byte(len(l.Others))
 		} else {
-			a.touched += a.into.core.Touch(&r.ends)
+			a.touched += a.into.core.Touch(&t.ends)
 		}
 	}
 }

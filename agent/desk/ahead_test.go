@@ -107,7 +107,7 @@ func TestFoundLeasesAreCounted(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer d.Close()
-			all, _ := d.Recovered(func(enforcer.Lifetime) bool { return false })
+			all := d.Recovered(func(enforcer.Lifetime) bool { return false }, nil)
 			is := d.Lifetimes()
 			for l, n := range want {
 				if is[l] != n || all != len(lifetimes) {

@@ -111,33 +111,65 @@ func encode(b []byte, ev enforcer.Event, profiles bool) []byte {
 	return w.Bytes
 }
 
+// readRecord is what a record tells: an event, with little of what few events have. It takes two cache lines, for a
+// start with many leases hands each from one processor to another.
+type readRecord struct {
+	kind  enforcer.EventKind
+	at    time.Time
+	lease *enforcer.Lease
+	terms *enforcer.Terms
+	cause enforcer.Cause
+	ends  enforcer.LeaseID // of EventEnded
+	draws []enforcer.Draw
+	more  *further // nil: nothing
+}
+
+// further is what few records tell.
+type further struct {
+	token   enforcer.TokenKey
+	holdOff *enforcer.HoldOff
+	linger  *enforcer.Linger
+	own     []byte // the record is the desk's own, and this is it; nil: it is an event
+}
+
+// event returns the event, but for a lease that it only names.
+func (t *readRecord) event() enforcer.Event {
+	ev := enforcer.Event{Kind: t.kind, At: t.at, Lease: t.lease, Terms: t.terms, Cause: t.cause, Draws: t.draws}
+	if m := t.more; m != nil {
+		ev.Token, ev.HoldOff, ev.Linger = m.token, m.holdOff, m.linger
+	}
+	return ev
+}
+
 // decodeEvent reads a record. lease finds the lease that an event of only an id is about; same may be nil.
 func decodeEvent(b []byte, lease func(enforcer.LeaseID) *enforcer.Lease, same *sameParts) (enforcer.Event, error) {
-	ev, ends, err := decodeRecord(b, same)
+	var t readRecord
+	err := decodeRecord(b, same, &t)
 	if err == nil {
-		err = follows(&ev, ends, lease)
+		err = t.follows(lease)
 	}
-	return ev, err
+	return t.event(), err
 }
 
 // follows fills in the lease that an event ends, and looks whether the lease that an event changes is held.
-func follows(ev *enforcer.Event, ends enforcer.LeaseID, lease func(enforcer.LeaseID) *enforcer.Lease) error {
-	switch ev.Kind {
+func (t *readRecord) follows(lease func(enforcer.LeaseID) *enforcer.Lease) error {
+	switch t.kind {
 	case enforcer.EventEnded:
-		if ev.Lease = lease(ends); ev.Lease == nil {
-			return fmt.Errorf("%w: it ends lease %s, which is not held", errNotHeld, ends)
+		if t.lease = lease(t.ends); t.lease == nil {
+			return fmt.Errorf("%w: it ends lease %s, which is not held", errNotHeld, t.ends)
 		}
 	case enforcer.EventRenewed, enforcer.EventChanged, enforcer.EventNoted:
-		if lease(ev.Lease.ID) == nil {
-			return fmt.Errorf("%w: it changes lease %s, which is not held", errNotHeld, ev.Lease.ID)
+		if lease(t.lease.ID) == nil {
+			return fmt.Errorf("%w: it changes lease %s, which is not held", errNotHeld, t.lease.ID)
 		}
 	default:
 	}
 	return nil
 }
 
-// decodeRecord reads a record alone. Of an event that ends a lease it returns the lease's id.
-func decodeRecord(b []byte, same *sameParts) (ev enforcer.Event, ends enforcer.LeaseID, err error) {
+// decodeRecord reads a record alone into t.
+func decodeRecord(b []byte, same *sameParts, t *readRecord) error {
+	*t = readRecord{}
 	var r *recordReader
 	if same != nil {
 		r = &same.reader
@@ -147,14 +179,14 @@ func decodeRecord(b []byte, same *sameParts) (ev enforcer.Event, ends enforcer.L
 	*r = recordReader{Reader: record.Reader{Bytes: b}, same: same}
 	version, kind := r.Byte(), r.Byte()
 	if !r.Bad && version > recordVersionNewest {
-		return enforcer.Event{}, ends, record.ErrNewer
+		return record.ErrNewer
 	}
 	r.profiles = version == recordVersionRules
 	written := version
 	version = min(version, recordVersion) // parts are told by the amounts themselves, hold-offs and lingers by the kind
 	r.version = version
 	if r.Bad || version == 0 || int(kind) >= len(recordKinds) || recordKinds[kind] == "" {
-		return enforcer.Event{}, ends, record.ErrUnreadable
+		return record.ErrUnreadable
 	}
 	if !r.profiles {
 		written = version
@@ -163,44 +195,54 @@ func decodeRecord(b []byte, same *sameParts) (ev enforcer.Event, ends enforcer.L
 		same.forget()
 		same.version = written
 	}
-	ev = enforcer.Event{Kind: recordKinds[kind], At: r.Time()}
-	switch ev.Kind {
-	case enforcer.EventEnded:
-		r.Into(ends[:])
-		ev.Cause = pick(r, recordCauses)
-	case enforcer.EventForgot:
-		r.Into(ev.Token[:])
-	case enforcer.EventHeldOff:
-		ev.HoldOff = r.holdOff()
-	case enforcer.EventLifted:
-		ev.HoldOff, ev.Cause = r.lifted()
-	case enforcer.EventLingers:
-		ev.Linger = r.linger()
-	case enforcer.EventLingerOver:
-		ev.Linger, ev.Cause = r.lingerOver()
-	case enforcer.EventSet:
-		ev.Draws = r.draws()
-	case enforcer.EventDrawn:
-		ev.Lease = r.lease()
-		ev.Draws = r.draws()
-	case enforcer.EventRemembered:
-		ev.Lease = r.lease()
-		if r.Flag() {
-			ev.Cause = pick(r, recordCauses)
+	t.kind, t.at = recordKinds[kind], r.Time()
+	r.rest(t)
+	if !r.Ended() {
+		return record.ErrUnreadable
+	}
+	return nil
+}
+
+// rest reads what stands behind an event's kind and time.
+func (r *recordReader) rest(t *readRecord) {
+	switch t.kind {
+	case enforcer.EventGranted:
+		t.lease = r.lease()
+		if r.version > 3 {
+			t.terms = r.sameTerms()
 		}
-		if ev.Lease.Token == nil {
+	case enforcer.EventEnded:
+		r.Into(t.ends[:])
+		t.cause = pick(r, recordCauses)
+	case enforcer.EventForgot:
+		t.more = &further{}
+		r.Into(t.more.token[:])
+	case enforcer.EventHeldOff:
+		t.more = &further{holdOff: r.holdOff()}
+	case enforcer.EventLifted:
+		t.more = &further{}
+		t.more.holdOff, t.cause = r.lifted()
+	case enforcer.EventLingers:
+		t.more = &further{linger: r.linger()}
+	case enforcer.EventLingerOver:
+		t.more = &further{}
+		t.more.linger, t.cause = r.lingerOver()
+	case enforcer.EventSet:
+		t.draws = r.draws()
+	case enforcer.EventDrawn:
+		t.lease = r.lease()
+		t.draws = r.draws()
+	case enforcer.EventRemembered:
+		t.lease = r.lease()
+		if r.Flag() {
+			t.cause = pick(r, recordCauses)
+		}
+		if t.lease.Token == nil {
 			r.Fail() // nothing is remembered of it
 		}
 	default:
-		ev.Lease = r.lease()
-		if ev.Kind == enforcer.EventGranted && version > 3 {
-			ev.Terms = r.sameTerms()
-		}
+		t.lease = r.lease()
 	}
-	if !r.Ended() {
-		return ev, ends, record.ErrUnreadable
-	}
-	return ev, ends, nil
 }
 
 type recordWriter struct {

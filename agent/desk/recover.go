@@ -13,21 +13,24 @@ const recoverWithin = 15 * time.Second
 // GrantedAt returns where the leases were granted that the runtime folder's journal told of.
 func (d *Desk) GrantedAt() Place { return d.store.was }
 
-// Recovered counts the leases that the journals told of, and returns those of a lifetime for which doubtful is true.
-// Call it once, before anything else is decided.
-func (d *Desk) Recovered(doubtful func(enforcer.Lifetime) bool) (all int, out []*enforcer.Lease) {
+// Recovered counts the leases that the journals told of, and calls found with each of a lifetime for which doubtful is
+// true. found must not call the desk. Call Recovered once, before anything else is decided.
+func (d *Desk) Recovered(doubtful func(enforcer.Lifetime) bool, found func(*enforcer.Lease)) (all int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if s := d.store; s != nil && !s.mixed && len(s.held) == 0 && !doubtful(enforcer.LifetimeTTL) {
 		d.held.add(enforcer.LifetimeTTL, d.core.Len()) // there is nothing to know of any, however many they are
-		return d.core.Len(), nil
+		return d.core.Len()
 	}
-	out = d.core.Leases(func(l *enforcer.Lease) bool {
+	d.core.Leases(func(l *enforcer.Lease) bool {
 		all++
 		d.countIn(l)
-		return doubtful(l.Lifetime)
+		if doubtful(l.Lifetime) {
+			found(l)
+		}
+		return false
 	})
-	return all, out
+	return all
 }
 
 // Doubt makes a lease unconfirmed: its holder has a while to show itself, and it ends else.

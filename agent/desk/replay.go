@@ -11,10 +11,11 @@ import (
 type replay struct {
 	core  *enforcer.Enforcer
 	same  *sameParts
-	was   Place                // where the runtime's leases were granted
-	mark  enforcer.Mark        // as it was kept last
-	each  func(enforcer.Event) // told of what was applied; nil: nobody is
-	ready time.Time            // when the agent will be ready, about; zero: what ends by itself keeps its end
+	was   Place         // where the runtime's leases were granted
+	mark  enforcer.Mark // as it was kept last
+	ready time.Time     // when the agent will be ready, about; zero: what ends by itself keeps its end
+	// each is told of what was applied; nil: nobody is
+	each func(enforcer.EventKind, *enforcer.Lease)
 
 	mixed   bool                               // not all leases are of a time to live, without labels and data
 	present time.Duration                      // how long there was an agent, by its own records
@@ -54,11 +55,11 @@ func (r *replay) apply(b []byte) error {
 	if own(b) {
 		return r.applyOwn(b)
 	}
-	ev, ends, err := decodeRecord(b, r.same)
-	if err != nil {
+	var t readRecord
+	if err := decodeRecord(b, r.same, &t); err != nil {
 		return err
 	}
-	return r.applyEvent(&ev, ends)
+	return r.applyEvent(&t)
 }
 
 // own reports whether a record is the desk's own, and no event.
@@ -77,27 +78,27 @@ func (r *replay) applyOwn(b []byte) (err error) {
 }
 
 // applyEvent applies what decodeRecord has read.
-func (r *replay) applyEvent(ev *enforcer.Event, ends enforcer.LeaseID) error {
-	if err := follows(ev, ends, r.held); err != nil {
+func (r *replay) applyEvent(t *readRecord) error {
+	if err := t.follows(r.held); err != nil {
 		return err
 	}
-	switch ev.Kind {
+	switch t.kind {
 	case enforcer.EventGranted, enforcer.EventRenewed, enforcer.EventChanged:
-		r.doubted(ev.Lease, ev.At)
+		r.doubted(t.lease, t.at)
 		if !r.ready.IsZero() { // what outlives the host is read first, and ends at no time or at a date
-			ev.Lease.ExpiresAt = ev.Lease.Resumed(r.ready, recoverWithin)
+			t.lease.ExpiresAt = t.lease.Resumed(r.ready, recoverWithin)
 		}
 	default:
 	}
-	if ev.Kind == enforcer.EventGranted && r.core.Holds(ev.Lease.ID) {
-		return nil // a snapshot's and a record's
+	ev := t.event()
+	if !r.core.Restore(&ev) {
+		return nil
 	}
-	if l := ev.Lease; l != nil && (l.Lifetime != enforcer.LifetimeTTL || l.Holder.Labels != nil || l.Data != nil) {
+	if l := t.lease; l != nil && (l.Lifetime != enforcer.LifetimeTTL || l.Holder.Labels != nil || l.Data != nil) {
 		r.mixed = true
 	}
-	r.core.Apply(*ev)
 	if r.each != nil {
-		r.each(*ev)
+		r.each(t.kind, t.lease)
 	}
 	return nil
 }

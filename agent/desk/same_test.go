@@ -3,9 +3,18 @@ package desk
 import (
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/usher-agent/usher/enforcer"
 )
+
+// What a record tells takes no more than two cache lines: see readRecord.
+func TestReadRecordIsSmall(t *testing.T) {
+	t.Parallel()
+	if n := unsafe.Sizeof(readRecord{}); n > 128 {
+		t.Errorf("it takes %d bytes", n)
+	}
+}
 
 // Of a record that has the holder, the items and the terms of the one before, the lease alone is made.
 func TestRecordsShareParts(t *testing.T) {
@@ -18,13 +27,13 @@ func TestRecordsShareParts(t *testing.T) {
 				Holder: &enforcer.Holder{Caller: enforcer.Caller{UID: 1000, PID: pid, Exe: "/bin/x"}}}})
 	}
 	same := newSameParts()
-	read := func(b []byte) enforcer.Event {
+	var is readRecord
+	read := func(b []byte) readRecord {
 		t.Helper()
-		ev, _, err := decodeRecord(b, same)
-		if err != nil {
+		if err := decodeRecord(b, same, &is); err != nil {
 			t.Fatal(err)
 		}
-		return ev
+		return is
 	}
 	b := record(1, "streams", at)
 	first := read(b)
@@ -32,22 +41,22 @@ func TestRecordsShareParts(t *testing.T) {
 		t.Errorf("a record like the one before makes %v things, want the lease alone", n)
 	}
 	again := read(b)
-	if again.Lease.Holder != first.Lease.Holder || again.Terms != first.Terms ||
-		&again.Lease.Items[0] != &first.Lease.Items[0] {
+	if again.lease.Holder != first.lease.Holder || again.terms != first.terms ||
+		&again.lease.Items[0] != &first.lease.Items[0] {
 		t.Error("the parts are not shared")
 	}
 	for name, other := range map[string][]byte{
 		"holder": record(2, "streams", at), "items": record(1, "stream", at), "terms": record(1, "streams", at.Add(1)),
 	} {
-		ev, plain := read(other), enforcer.Event{}
-		plain, _, err := decodeRecord(other, nil)
-		if err != nil || ev.Lease.Holder.PID != plain.Lease.Holder.PID || ev.Lease.Items[0] != plain.Lease.Items[0] ||
-			*ev.Terms != *plain.Terms {
+		ev, plain := read(other), readRecord{}
+		err := decodeRecord(other, nil, &plain)
+		if err != nil || ev.lease.Holder.PID != plain.lease.Holder.PID || ev.lease.Items[0] != plain.lease.Items[0] ||
+			*ev.terms != *plain.terms {
 			t.Errorf("another %s: %+v, want %+v; %v", name, ev, plain, err)
 		}
 		read(b)
 	}
-	if got := read(b); got.Lease.Holder != first.Lease.Holder {
+	if got := read(b); got.lease.Holder != first.lease.Holder {
 		t.Error("a holder of earlier records is made again")
 	}
 }

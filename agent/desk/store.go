@@ -213,7 +213,7 @@ func (s *store) writeSome(events []enforcer.Event) (wait commit, n int, err erro
 				break
 			}
 			if lasting {
-				s.note(ev)
+				s.note(ev.Kind, ev.Lease)
 			}
 			s.buf = encode(s.buf, ev, s.profiles.Load())
 			s.ends = append(s.ends, len(s.buf))

@@ -71,9 +71,9 @@ func testOptions(now func() time.Time) Options {
 
 // recovered doubts what was found again of a holder, for there is none.
 func recovered(d *Desk) {
-	_, found := d.Recovered(func(l enforcer.Lifetime) bool {
-		return l != enforcer.LifetimeTTL && !l.OutlivesHost()
-	})
+	var found []*enforcer.Lease
+	d.Recovered(func(l enforcer.Lifetime) bool { return l != enforcer.LifetimeTTL && !l.OutlivesHost() },
+		func(l *enforcer.Lease) { found = append(found, l) })
 	for _, l := range found {
 		d.Doubt(l)
 	}

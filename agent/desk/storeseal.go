@@ -103,11 +103,11 @@ func (s *store) open(dir, name string, sync bool, into *replay) (*journal.Journa
 }
 
 // note remembers a lease that outlives the host. The desk's lock is held, or nobody else knows the store.
-func (s *store) note(ev enforcer.Event) {
-	switch ev.Kind {
+func (s *store) note(kind enforcer.EventKind, l *enforcer.Lease) {
+	switch kind {
 	case enforcer.EventGranted, enforcer.EventRenewed, enforcer.EventChanged:
-		if durable(ev) {
-			s.held[ev.Lease.ID] = struct{}{}
+		if l.Lifetime.OutlivesHost() {
+			s.held[l.ID] = struct{}{}
 		}
 	case enforcer.EventHeldOff, enforcer.EventLifted:
 		s.holdOffsOver = true
@@ -167,7 +167,7 @@ func (s *store) restore(core *enforcer.Enforcer, mark *enforcer.Mark) (omitted b
 			return fmt.Errorf("what was last known could not be written to the journal: %w", err)
 		}
 		core.Apply(ev)
-		s.note(ev)
+		s.note(ev.Kind, ev.Lease)
 		return nil
 	}
 	var back []enforcer.Draw

@@ -1,6 +1,7 @@
 package holders
 
 import (
+	"slices"
 	"time"
 
 	"github.com/usher-agent/usher/agent/liveness"
@@ -133,24 +134,16 @@ func (r *Registry) find(l *enforcer.Lease, was, is Place, look *lookup) liveness
 }
 
 // findAll is find for leases that live by one process alone: it is looked for once, however many they are.
-func (r *Registry) findAll(h *enforcer.Holder, leases []*enforcer.Lease, was, is Place, look *lookup) liveness.State {
-	handle, state := look.here(h, was, is)
+func (r *Registry) findAll(g *group, was, is Place, look *lookup) liveness.State {
+	handle, state := look.here(g.by, was, is)
 	if state == liveness.Alive {
 		defer handle.Close()
-		if r.holdAll(leases, h.Caller, handle) != nil {
+		if r.holdAll(g, handle) != nil {
 			return liveness.Unknown
 		}
 	}
 	if state == liveness.Dead {
-		r.leave(idsOf(leases), h.Caller)
+		r.leave(slices.AppendSeq(make([]enforcer.LeaseID, 0, g.n), g.ids()), g.by.Caller)
 	}
 	return state
-}
-
-func idsOf(leases []*enforcer.Lease) []enforcer.LeaseID {
-	ids := make([]enforcer.LeaseID, len(leases))
-	for i, l := range leases {
-		ids[i] = l.ID
-	}
-	return ids
 }

@@ -72,6 +72,14 @@ func (s *leaseSet) reserve(n int) {
 	}
 }
 
+// addAll adds ids.
+func (s *leaseSet) addAll(ids []enforcer.LeaseID) {
+	s.reserve(len(ids))
+	for _, id := range ids {
+		s.add(id)
+	}
+}
+
 func (s *leaseSet) remove(id enforcer.LeaseID) {
 	switch {
 	case s.most != nil:

@@ -12,9 +12,9 @@ import (
 
 // Recovered is the part of the agent's desk that a recovery uses.
 type Recovered interface {
-	// Recovered counts the leases that the journals told of, and returns those of a lifetime for which
-	// doubtful is true.
-	Recovered(doubtful func(enforcer.Lifetime) bool) (all int, out []*enforcer.Lease)
+	// Recovered counts the leases that the journals told of, and calls found, which must not call Slots, with each of
+	// a lifetime for which doubtful is true.
+	Recovered(doubtful func(enforcer.Lifetime) bool, found func(*enforcer.Lease)) (all int)
 	// Doubt makes a lease unconfirmed: it ends unless its holder shows itself within a while.
 	Doubt(*enforcer.Lease)
 	Do(enforcer.Request) enforcer.Decision
@@ -38,27 +38,23 @@ func (r *Registry) Recover(c Recovery) {
 	}
 	ended, doubted := 0, 0
 	sameBoot := was.Boot == "" || c.Is.Boot == "" || was.Boot == c.Is.Boot
-	all, leases := c.Slots.Recovered(func(l enforcer.Lifetime) bool {
+	var groups groups
+	var single []*enforcer.Lease
+	all := c.Slots.Recovered(func(l enforcer.Lifetime) bool {
 		if l == enforcer.LifetimeTTL {
 			return !sameBoot
 		}
 		return !l.OutlivesHost()
+	}, func(l *enforcer.Lease) {
+		if sameBoot && l.Lifetime == enforcer.LifetimeProcess && len(l.Others) == 0 && !l.Unconfirmed {
+			groups.add(l)
+		} else {
+			single = append(single, l)
+		}
 	})
 	look := newLookup(c.Kept)
 	defer look.close()
-	groups := map[*enforcer.Holder]*group{} // of leases that live by one process alone
-	var last *group
-	for _, l := range leases {
-		if sameBoot && l.Lifetime == enforcer.LifetimeProcess && len(l.Others) == 0 && !l.Unconfirmed {
-			if last == nil || last.by != l.Holder { // it mostly is the holder of the lease before
-				if last = groups[l.Holder]; last == nil {
-					last = &group{by: l.Holder}
-					groups[l.Holder] = last
-				}
-			}
-			last.leases = append(last.leases, l)
-			continue
-		}
+	for _, l := range single {
 		if !sameBoot {
 			c.Slots.Do(&enforcer.End{ID: l.ID, Cause: enforcer.CauseHolderGone})
 			ended++
@@ -80,15 +76,14 @@ func (r *Registry) Recover(c Recovery) {
 			c.Slots.Doubt(l)
 		}
 	}
-	for holder, g := range groups {
-		of := g.leases
-		switch r.findAll(holder, of, was, c.Is, look) {
+	for _, g := range groups.all {
+		switch r.findAll(g, was, c.Is, look) {
 		case liveness.Alive:
 		case liveness.Dead:
-			ended += len(of)
+			ended += g.n
 		case liveness.Unknown:
-			doubted += len(of)
-			for _, l := range of {
+			doubted += g.n
+			for l := range g.leases {
 				c.Slots.Doubt(l)
 			}
 		}
@@ -96,12 +91,6 @@ func (r *Registry) Recover(c Recovery) {
 	if all > 0 {
 		c.Log.Info("leases found again", "leases", all, "of_dead_holders", ended, "unconfirmed", doubted)
 	}
-}
-
-// group is leases that live by one process.
-type group struct {
-	by     *enforcer.Holder
-	leases []*enforcer.Lease
 }
 
 // PlaceOf makes a place of a boot's id and the links of its namespaces in /proc/self/ns, which are a kind, a colon and

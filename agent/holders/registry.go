@@ -113,20 +113,18 @@ func (r *Registry) Hold(id enforcer.LeaseID, caller enforcer.Caller, handle *liv
 	return nil
 }
 
-// holdAll is Hold of many leases. Nobody waits for the registry yet.
-func (r *Registry) holdAll(leases []*enforcer.Lease, caller enforcer.Caller, handle *liveness.Handle) error {
+// holdAll is Hold of a group. Nobody waits for the registry yet.
+func (r *Registry) holdAll(g *group, handle *liveness.Handle) error {
 	key := keyOf(handle)
+	ids := enforcer.InOrder(g.ids())
 	r.mu.Lock()
-	x := r.process(key, caller)
-	x.leases.reserve(len(leases))
-	r.ties.leases.Reserve(r.ties.leases.Len() + len(leases))
-	for _, id := range enforcer.InOrder(idsOf(leases)) {
-		r.tie(x, id, handle.Path())
-	}
+	x := r.process(key, g.by.Caller)
+	r.mark(x, false)
+	beside(len(ids), func() { x.leases.addAll(ids) }, func() { r.ties.addAll(ids, x, handle.Path()) })
 	r.mu.Unlock()
 	if err := r.watch(key, x, handle); err != nil {
-		for _, l := range leases {
-			r.letGo(l.ID, x)
+		for _, id := range ids {
+			r.letGo(id, x)
 		}
 		return err
 	}

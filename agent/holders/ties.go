@@ -54,6 +54,14 @@ func (t *ties) add(id enforcer.LeaseID, x *holding, path liveness.Path) {
 	t.used[way] = true
 }
 
+// addAll has leases live by a process, too.
+func (t *ties) addAll(ids []enforcer.LeaseID, x *holding, path liveness.Path) {
+	t.leases.Reserve(t.leases.Len() + len(ids))
+	for _, id := range ids {
+		t.add(id, x, path)
+	}
+}
+
 // remove has a lease no longer live by a process.
 func (t *ties) remove(id enforcer.LeaseID, x *holding) {
 	rest := slices.DeleteFunc(t.of(id), func(o *holding) bool { return o == x })
