@@ -48,6 +48,8 @@ type Waiting struct {
 
 // Waiter is an acquire that waits.
 type Waiter struct {
+	// of the lease that it will get, as lease.waiting names it; empty: the agent is of before
+	LeaseID  string    `json:"lease_id,omitempty"`
 	Items    []Item    `json:"items"`
 	Position int       `json:"position"` // in the pool or meter where most are before it; 1: it is the first
 	Priority int       `json:"priority"` // that the site's rules give it; 0: none

@@ -135,7 +135,7 @@ process's. To start a program that holds slots, use "usher run".`,
 				take = func() (*wire.Lease, error) { return c.client().AcquireFor(cmd.Context(), p, r) }
 			}
 			if r.WaitSeconds > 0 {
-				defer c.tellPlaces(cmd.Context(), cmp.Or(pid, os.Getpid()))()
+				defer c.tellPlaces(cmd.Context(), &r, pid)()
 			}
 			var l *wire.Lease
 			if err := c.ride(cmd.Context(), *wait, r.ClientToken != "", func() (err error) {
