@@ -84,6 +84,7 @@ func (s *suite) parts() []part {
 		{"core", s.core},
 		{"http", s.http},
 		{"session", s.session},
+		{"rules", s.underRules},
 		{"waiter", s.waiter},
 		{"restart", s.restart},
 		{"disk", s.disk},

@@ -140,6 +140,43 @@ func (s *suite) session(ctx context.Context) error {
 	return s.onDisk(ctx)
 }
 
+// underRules measures one caller of an agent with 1,000 rules beside the same agent without.
+func (s *suite) underRules(ctx context.Context) error {
+	return s.withAgent(ctx, func(bare *site, without *exec.Cmd) error {
+		return s.onSite(ctx, func(ruled *site) error {
+			if err := errors.Join(ruled.install(0), ruled.addRules()); err != nil {
+				return err
+			}
+			return ruled.serve(ctx, func(with *exec.Cmd) error {
+				c, err := s.single(ctx, 12, "caller", [2]string{ruled.socket, bare.socket},
+					[2]int{with.Process.Pid, without.Process.Pid})
+				s.add("session: acquire+release, p50, with 1,000 rules, beside the same without", "µs", ratioAtMost(1.05),
+					c.figures(p50))
+				return err
+			})
+		})
+	})
+}
+
+// addRules adds the rules of [thousandRules] to the configuration of an agent that has not started.
+func (s *site) addRules() error {
+	f, err := os.OpenFile(s.config, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	const most = 1 << 40
+	w := bufio.NewWriter(f)
+	fmt.Fprintf(w, "policies:\n  - {name: each, max: %d, per: user}\n  - {name: end, max_hold: 1000h}\n", most)
+	for i := 2; i < 1000; i++ {
+		match := fmt.Sprintf("uid: [%d]", i)
+		if i%2 != 0 {
+			match = fmt.Sprintf("group: [group%d*]", i)
+		}
+		fmt.Fprintf(w, "  - {name: rule-%d, match: {%s}, max: %d}\n", i, match, most)
+	}
+	return errors.Join(w.Flush(), f.Close())
+}
+
 // onDisk measures one caller of an agent whose runtime folder lies on a disk. Nothing is demanded of that.
 func (s *suite) onDisk(ctx context.Context) error {
 	return s.onSite(ctx, func(site *site) error {
