@@ -117,7 +117,8 @@ func (s *Server) getWaiting(c *call) {
 	out := wire.Waiting{Waiting: make([]wire.Waiter, 0, len(all)), More: more}
 	for _, q := range all {
 		by := holderOf(&enforcer.Holder{Caller: q.Request.Caller, Labels: q.Request.Labels})
-		x := wire.Waiter{LeaseID: q.ID.String(), Items: ItemShapes(q.Items), Position: q.Position, Priority: q.Priority, Since: q.Since.UTC(),
+		x := wire.Waiter{LeaseID: q.ID.String(), Items: ItemShapes(q.Items), Position: q.Position, Priority: q.Priority,
+			Since: q.Since.UTC(),
 			Until: q.Until.UTC(), NextEndsAt: Instant(q.Next), UID: by.UID, PID: by.PID, Holder: &by,
 			EstimateSeconds: s.operations.Estimate(q).Round(time.Second).Seconds()}
 		if q.Barred != nil {

@@ -150,7 +150,8 @@ func (s *suite) underRules(ctx context.Context) error {
 			return ruled.serve(ctx, func(with *exec.Cmd) error {
 				c, err := s.single(ctx, 12, "caller", [2]string{ruled.socket, bare.socket},
 					[2]int{with.Process.Pid, without.Process.Pid})
-				s.add("session: acquire+release, p50, with 1,000 rules, beside the same without", "µs", ratioAtMost(1.05),
+				s.add("session: acquire+release, p50, with 1,000 rules, beside the same without", "µs",
+					ratioAtMost(1.05),
 					c.figures(p50))
 				return err
 			})
