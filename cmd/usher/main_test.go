@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -79,8 +80,11 @@ func ownAddress(t interface{ Fatal(...any) }) string {
 	return l.Addr().String()
 }
 
+// TestScripts runs stories of the command line. The agents in them have the race detector; the commands, which end at
+// once and are hundreds, are the program as make builds it.
 func TestScripts(t *testing.T) {
 	t.Parallel()
+	path := commandsPath(t)
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata/script",
 		RequireUniqueNames:  true,
@@ -93,6 +97,7 @@ func TestScripts(t *testing.T) {
 			}
 			e.Defer(func() { os.RemoveAll(dir) })
 			e.Vars = append(e.Vars, "USHER_SOCKET="+filepath.Join(dir, "s"), "ADDRESS="+ownAddress(t))
+			e.Setenv("PATH", path+string(filepath.ListSeparator)+e.Getenv("PATH"))
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -101,6 +106,50 @@ func TestScripts(t *testing.T) {
 			"crlf":  crlf,
 		},
 	})
+}
+
+// built is the program as make builds it, once for all tests.
+var built = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "usher")
+	if err != nil {
+		return "", err
+	}
+	builtIn = append(builtIn, dir)
+	if err := os.Chmod(dir, 0o755); err != nil { // other users run it, too
+		return "", err
+	}
+	flags := "-s -w"
+	if runtime.GOARCH == "amd64" {
+		flags += " -E github.com/usher-agent/usher/cmd/usher/internal/early.start"
+	}
+	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", flags, "-o",
+		filepath.Join(dir, "usher"),
+		".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build: %w\n%s", err, out)
+	}
+	return filepath.Join(dir, "usher"), nil
+})
+
+// commandsPath makes a folder with a program usher: for an agent it is this test's binary, otherwise what make builds.
+func commandsPath(t *testing.T) string {
+	t.Helper()
+	bin, err := built()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raced, err := exec.LookPath("usher")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	text := fmt.Sprintf("#!/bin/sh\nfor word; do\n\tcase $word in\n\tagent | demo) exec %s \"$@\" ;;\n\tesac\ndone\n"+
+		"exec %s \"$@\"\n", raced, bin)
+	if err := os.WriteFile(filepath.Join(dir, "usher"), []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
 }
 
 // code N CMD … runs a command and wants its exit code to be N. stdout and stderr are as after exec.

@@ -12,37 +12,12 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/usher-agent/usher/client"
 )
-
-// built is the program as make builds it, once for all tests.
-var built = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "usher")
-	if err != nil {
-		return "", err
-	}
-	builtIn = append(builtIn, dir)
-	if err := os.Chmod(dir, 0o755); err != nil { // other users run it, too
-		return "", err
-	}
-	flags := "-s -w"
-	if runtime.GOARCH == "amd64" {
-		flags += " -E github.com/usher-agent/usher/cmd/usher/internal/early.start"
-	}
-	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags", flags, "-o",
-		filepath.Join(dir, "usher"),
-		".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build: %w\n%s", err, out)
-	}
-	return filepath.Join(dir, "usher"), nil
-})
 
 // whole is an agent in a process of its own, with a licence for two streams.
 type whole struct {
