@@ -258,8 +258,8 @@ func TestTablePart(t *testing.T) {
 		if table.parts == nil {
 			continue
 		}
-		if p := &table.parts[5]; len(p.slots) > max(8, 4*p.n+4) {
-			t.Fatalf("%d slots for %d leases", len(p.slots), p.n)
+		if p := &table.parts[5]; cap(p.entries) > max(8, 4*int(p.n)+4) || len(p.index) > 2*cap(p.entries) {
+			t.Fatalf("room for %d, and %d places, for %d leases", cap(p.entries), len(p.index), p.n)
 		}
 	}
 }

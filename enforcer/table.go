@@ -3,6 +3,7 @@ package enforcer
 import (
 	"encoding/binary"
 	"iter"
+	"math/bits"
 )
 
 // tableParts is how many parts a Table has: so few leases are in each that growing one, or going through one, is short
@@ -15,22 +16,37 @@ const tableParts = 256
 type Table[V any] struct {
 	parts *[tableParts]tablePart[V] // nil: nothing was ever put in
 	n     int
-	zero  *V // the value of the id of zeros, which marks a free slot
 }
 
 // tablePart is a hash table with linear probing (Knuth, The Art of Computer Programming, vol. 3, section 6.4,
-// algorithms L and R).
+// algorithms L and R). The index alone is probed. It is so small that with a million leases a processor still has most
+// of it in its second cache, and its pages at hand. The entries lie close together, and the one that was freed last is
+// used next, so that a lease that comes and goes is at the same place each time.
 type tablePart[V any] struct {
-	slots []tableSlot[V]
-	n     int
+	// index has for an entry its number in the lower shift bits, counted from 1, and bits of its hash above. 0: free.
+	index   []uint32
+	entries []tableEntry[V]
+	free    uint32 // the number of the first free entry, whose id begins with the number of the next; 0: none
+	n       int32
+	shift   uint8
 }
 
-// leastSlots is how many slots a part has at the least, once anything was put in.
-const leastSlots = 4
+// leastPlaces is how many places the index of a part has at the least, once anything was put in.
+const leastPlaces = 4
 
-type tableSlot[V any] struct {
+// No more than mostUsed in mostOf places of an index are used, so that an id is found, or missed, after two to four
+// looks (Knuth, section 6.4, formulas 36 and 37). With thirteen in sixteen there would be up to fifteen.
+const mostUsed, mostOf = 5, 8
+
+type tableEntry[V any] struct {
 	id    LeaseID
 	value V
+}
+
+// leastPart is what the smallest part has, made at once.
+type leastPart[V any] struct {
+	index   [leastPlaces]uint32
+	entries [leastPlaces * mostUsed / mostOf]tableEntry[V]
 }
 
 // hash mixes the bits of an id, so that ids that somebody counted up are told apart as well (the finaliser of
@@ -45,16 +61,10 @@ func (id *LeaseID) hash() uint64 {
 // partOf returns the part that an id belongs to.
 func (id *LeaseID) partOf() int { return int(id.hash() >> 56) }
 
-// home is where an id lies by its hash, if nothing lies there before it.
-func (p *tablePart[V]) home(hash uint64) int {
-	return int(hash & 0xFFFFFFFF * uint64(len(p.slots)) >> 32)
-}
-
-func (p *tablePart[V]) next(i int) int {
-	if i++; i == len(p.slots) {
-		return 0
-	}
-	return i
+// home is where an entry lies by the lower 32 bits of its hash, or what the index has of them, if nothing lies there
+// before it.
+func (p *tablePart[V]) home(hash uint32) int {
+	return int(uint64(hash>>p.shift) * uint64(len(p.index)) >> (32 - p.shift))
 }
 
 // Len returns how many values there are.
@@ -70,25 +80,35 @@ func (t *Table[V]) Get(id LeaseID) (v V, ok bool) {
 
 // Find returns the place of an id's value, which is good until the next Put or Delete; nil: there is none.
 func (t *Table[V]) Find(id LeaseID) *V {
-	if id == (LeaseID{}) {
-		return t.zero
-	}
 	if t.parts == nil {
 		return nil
 	}
 	hash := id.hash()
 	p := &t.parts[hash>>56]
-	if len(p.slots) == 0 {
-		return nil
+	if at, there := p.find(uint32(hash), &id); there {
+		return &p.entry(at).value
 	}
-	for i := p.home(hash); ; i = p.next(i) {
-		switch s := &p.slots[i]; s.id {
-		case id:
-			return &s.value
-		case LeaseID{}:
-			return nil
+	return nil
+}
+
+// entry returns the entry of a place that has one.
+func (p *tablePart[V]) entry(at int) *tableEntry[V] { return &p.entries[p.index[at]&(1<<p.shift-1)-1] }
+
+// find returns the place of an id, or else the free place that it would get; -1: the part has no places.
+func (p *tablePart[V]) find(hash uint32, id *LeaseID) (at int, there bool) {
+	index := p.index
+	if len(index) == 0 {
+		return -1, false
+	}
+	for at = p.home(hash); index[at] != 0; {
+		if (index[at]^hash)>>p.shift == 0 && p.entry(at).id == *id {
+			return at, true
+		}
+		if at++; at == len(index) {
+			at = 0
 		}
 	}
+	return at, false
 }
 
 // Reserve makes room for n values in all, so that none of the next Puts has to make it.
@@ -99,8 +119,8 @@ func (t *Table[V]) Reserve(n int) {
 	// Ids are random, so that a part may get a few more than its share.
 	each := n/tableParts + n/(8*tableParts)
 	for i := range t.parts {
-		if p := &t.parts[i]; each > leastSlots && len(p.slots) < each*16/13 {
-			p.resize(each*16/13 + 1)
+		if p := &t.parts[i]; each > 2 && cap(p.entries) < each {
+			p.resize(placesFor(each))
 		}
 	}
 }
@@ -112,12 +132,15 @@ func (t *Table[V]) Fit() {
 	}
 	for i := range t.parts {
 		if p := &t.parts[i]; p.n == 0 {
-			p.slots = nil
-		} else if p.n*2 < len(p.slots) && len(p.slots) > leastSlots {
-			p.resize(max(leastSlots, p.n*3/2))
+			*p = tablePart[V]{}
+		} else if int(p.n)*mostOf/mostUsed < cap(p.entries) {
+			p.resize(placesFor(int(p.n)))
 		}
 	}
 }
+
+// placesFor returns how many places an index of n entries needs.
+func placesFor(n int) int { return max(leastPlaces, (n*mostOf+mostUsed-1)/mostUsed) }
 
 // Touch reads the place where an id lies or would lie, and returns what is of no use but to have it read. Each place is
 // somewhere else in memory: a processor that touches many fetches several at a time, and each is at hand when it is
@@ -128,10 +151,21 @@ func (t *Table[V]) Touch(id *LeaseID) byte {
 	}
 	hash := id.hash()
 	p := &t.parts[hash>>56]
-	if len(p.slots) == 0 {
+	if len(p.index) == 0 {
 		return 0
 	}
-	return p.slots[p.home(hash)].id[0]
+	return byte(p.index[p.home(uint32(hash))])
+}
+
+// fetch has the processor fetch the place where an id lies or would lie, and does not wait for it.
+func (t *Table[V]) fetch(id *LeaseID) {
+	if t.parts == nil {
+		return
+	}
+	hash := id.hash()
+	if p := &t.parts[hash>>56]; len(p.index) > 0 {
+		prefetch(&p.index[p.home(uint32(hash))])
+	}
 }
 
 // InOrder returns ids in an order in which every Table takes them fastest: those that lie in the same part of it follow
@@ -172,98 +206,118 @@ func (t *Table[V]) Add(id LeaseID, v V) (is *V, known bool) {
 // Place returns the place of an id's value, which is good until the next Put or Delete. known reports whether the id
 // was there: if not, it is now, with a zero value.
 func (t *Table[V]) Place(id LeaseID) (v *V, known bool) {
-	if id == (LeaseID{}) {
-		if known = t.zero != nil; !known {
-			t.n++
-			t.zero = new(V) // allocated only here
-		}
-		return t.zero, known
-	}
 	if t.parts == nil {
 		t.parts = new([tableParts]tablePart[V])
 	}
 	hash := id.hash()
 	p := &t.parts[hash>>56]
-	i := 0
-	if len(p.slots) > 0 {
-		for i = p.home(hash); p.slots[i].id != (LeaseID{}); i = p.next(i) {
-			if p.slots[i].id == id {
-				return &p.slots[i].value, true
-			}
-		}
+	at, there := p.find(uint32(hash), &id)
+	if there {
+		return &p.entry(at).value, true
+	}
+	if int(p.n) == cap(p.entries) {
+		p.resize(max(leastPlaces, len(p.index)*3/2))
+		at, _ = p.find(uint32(hash), &id)
 	}
 	t.n++
-	if p.n++; p.n*16 > len(p.slots)*13 {
-		p.resize(max(leastSlots, len(p.slots)*3/2))
-		i = p.free(hash)
-	}
-	s := &p.slots[i]
-	s.id = id
-	return &s.value, false
+	return &p.put(at, uint32(hash), id).value, false
 }
 
-// free returns the free slot in which an id lies that is put in now.
-func (p *tablePart[V]) free(hash uint64) int {
-	i := p.home(hash)
-	for p.slots[i].id != (LeaseID{}) {
-		i = p.next(i)
+// put makes an entry without a value for an id, and gives it a free place.
+func (p *tablePart[V]) put(at int, hash uint32, id LeaseID) *tableEntry[V] {
+	number := p.free
+	if number == 0 {
+		p.entries = append(p.entries, tableEntry[V]{})
+		number = uint32(len(p.entries))
 	}
-	return i
+	e := &p.entries[number-1]
+	if number == p.free {
+		p.free = binary.LittleEndian.Uint32(e.id[:])
+	}
+	e.id = id
+	p.index[at] = hash>>p.shift<<p.shift | number
+	p.n++
+	return e
 }
 
-func (p *tablePart[V]) resize(slots int) {
-	was := p.slots
-	p.slots = make([]tableSlot[V], slots)
-	for i := range was {
-		if s := &was[i]; s.id != (LeaseID{}) {
-			p.slots[p.free(s.id.hash())] = *s
+// resize gives a part an index of so many places, and room for as many entries as that may have.
+func (p *tablePart[V]) resize(places int) {
+	was := *p
+	if places == leastPlaces {
+		least := new(leastPart[V])
+		*p = tablePart[V]{index: least.index[:], entries: least.entries[:0]}
+	} else {
+		*p = tablePart[V]{index: make([]uint32, places), entries: make([]tableEntry[V], 0, places*mostUsed/mostOf)}
+	}
+	p.shift = uint8(bits.Len(uint(cap(p.entries))))
+	for at, x := range was.index {
+		if x != 0 {
+			e := was.entry(at)
+			hash := uint32(e.id.hash())
+			free, _ := p.find(hash, &e.id)
+			p.put(free, hash, e.id).value = e.value
 		}
 	}
 }
 
 // Delete takes an id out, if it is there.
 func (t *Table[V]) Delete(id LeaseID) {
-	if t.Find(id) == nil {
-		return
-	}
-	t.n--
-	if id == (LeaseID{}) {
-		t.zero = nil
+	if t.parts == nil {
 		return
 	}
 	hash := id.hash()
 	p := &t.parts[hash>>56]
-	free := p.home(hash)
-	for p.slots[free].id != id {
-		free = p.next(free)
+	at, there := p.find(uint32(hash), &id)
+	if !there {
+		return
 	}
-	// What lies behind only because of it moves up.
-	for i := p.next(free); p.slots[i].id != (LeaseID{}); i = p.next(i) {
-		home := p.home(p.slots[i].id.hash())
-		if stays := free < i && home > free && home <= i || free > i && (home > free || home <= i); !stays {
-			p.slots[free] = p.slots[i]
-			free = i
+	t.n--
+	p.n--
+	e := p.entry(at)
+	*e = tableEntry[V]{}
+	binary.LittleEndian.PutUint32(e.id[:], p.free)
+	p.free = p.index[at] & (1<<p.shift - 1)
+	p.unplace(at)
+	switch n := int(p.n); {
+	case n == 0 && len(p.index) > leastPlaces: // the fewest stay, for the one lease that comes and goes
+		*p = tablePart[V]{}
+	case n*4 < cap(p.entries) && len(p.index) > 2*leastPlaces:
+		p.resize(len(p.index) / 2)
+	}
+}
+
+// unplace frees a place. What lies behind only because of it moves up.
+func (p *tablePart[V]) unplace(free int) {
+	index := p.index
+	for at := free; ; {
+		if at++; at == len(index) {
+			at = 0
+		}
+		if index[at] == 0 {
+			break
+		}
+		home := p.home(index[at])
+		if stays := free < at && home > free && home <= at || free > at && (home > free || home <= at); !stays {
+			index[free] = index[at]
+			free = at
 		}
 	}
-	p.slots[free] = tableSlot[V]{}
-	switch p.n--; {
-	case p.n == 0 && len(p.slots) > leastSlots: // the fewest stay, for the one lease that comes and goes
-		p.slots = nil
-	case p.n*4 < len(p.slots) && len(p.slots) > 8:
-		p.resize(len(p.slots) / 2)
-	}
+	index[free] = 0
 }
 
 // All calls yield for every id and value, in no particular order, until it returns false. Nothing may be put in or
 // taken out meanwhile.
 func (t *Table[V]) All(yield func(LeaseID, V) bool) {
-	if t.zero != nil && !yield(LeaseID{}, *t.zero) || t.parts == nil {
+	if t.parts == nil {
 		return
 	}
 	for i := range t.parts {
-		for _, s := range t.parts[i].slots {
-			if s.id != (LeaseID{}) && !yield(s.id, s.value) {
-				return
+		p := &t.parts[i]
+		for at, x := range p.index {
+			if x != 0 {
+				if e := p.entry(at); !yield(e.id, e.value) {
+					return
+				}
 			}
 		}
 	}

@@ -28,7 +28,7 @@ func TestTableMakesRoomOnce(t *testing.T) {
 	table.Reserve(n)
 	slots := func() (all int) {
 		for i := range table.parts {
-			all += len(table.parts[i].slots)
+			all += cap(table.parts[i].entries)
 		}
 		return all
 	}
@@ -38,7 +38,7 @@ func TestTableMakesRoomOnce(t *testing.T) {
 	}
 	// Ids are random: some parts may get a little more than there is room for.
 	if after := slots(); after > before*21/20 || after > n*3/2 {
-		t.Errorf("%d slots were made for %d values, and %d are there when these are put in", before, n, after)
+		t.Errorf("room for %d was made for %d values, and %d are there when these are put in", before, n, after)
 	}
 	for _, id := range ids[n/10:] {
 		table.Delete(id)
@@ -46,12 +46,67 @@ func TestTableMakesRoomOnce(t *testing.T) {
 	table.Reserve(n)
 	table.Fit()
 	if after := slots(); after > n/10*2 {
-		t.Errorf("%d slots are kept for %d values", after, n/10)
+		t.Errorf("room for %d is kept for %d values", after, n/10)
 	}
 	for i, id := range ids[:n/10] {
 		if v, ok := table.Get(id); !ok || v != i {
 			t.Fatalf("value %d is %d, %v", i, v, ok)
 		}
+	}
+}
+
+// With as many values as a table has before it grows or after, an id is missed after a few looks, so that they are in
+// one line of a processor's cache or two; and what comes and goes takes no more room each time.
+func TestTableIsSparse(t *testing.T) {
+	t.Parallel()
+	ids := randomIDs(60_000)
+	var table Table[int]
+	check := func(n int) {
+		looks, places, room := 0, 0, 0
+		for i := range table.parts {
+			p := &table.parts[i]
+			places, room = places+len(p.index), room+cap(p.entries)
+			if len(p.index) == 0 {
+				continue
+			}
+			free := 0 // the next free place behind, going backwards
+			for at := 2*len(p.index) - 1; at >= 0; at-- {
+				if p.index[at%len(p.index)] == 0 {
+					free = at
+				}
+				if at < len(p.index) {
+					looks += free - at + 1
+				}
+			}
+		}
+		if n >= 2000 && (looks > 5*places || places > 3*n || room > 2*n) {
+			t.Errorf("%d values: a missing id takes %.1f looks; there are %d places, and room for %d", n,
+				float64(looks)/float64(places), places, room)
+		}
+	}
+	for i, id := range ids {
+		table.Put(id, i)
+		if i%1000 == 0 {
+			check(i + 1)
+		}
+	}
+	full := func() (room int) {
+		for i := range table.parts {
+			room += cap(table.parts[i].entries)
+		}
+		return room
+	}
+	before := full()
+	for _, id := range ids[:1000] { // others come and go; the parts have a few values less, so that none grows
+		table.Delete(id)
+	}
+	for i := range 100_000 {
+		id := ids[i%1000]
+		table.Put(id, i)
+		table.Delete(id)
+	}
+	if after := full(); after != before {
+		t.Errorf("room for %d became room for %d", before, after)
 	}
 }
 
