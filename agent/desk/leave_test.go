@@ -19,8 +19,12 @@ func collects() bool {
 
 // becomes waits until garbage is collected, or no more, at the most half a minute.
 func becomes(collected bool) bool {
-	for end := time.Now().Add(30 * time.Second); collects() != collected; time.Sleep(time.Millisecond) {
-		if time.Now().After(end) {
+	tick, end := time.NewTicker(time.Millisecond), time.After(30*time.Second)
+	defer tick.Stop()
+	for collects() != collected {
+		select {
+		case <-tick.C:
+		case <-end:
 			return false
 		}
 	}
