@@ -53,38 +53,44 @@ func (l *late) Watch(ctx context.Context, r *plugin.Watch) (*plugin.News, error)
 	return &plugin.News{Pools: map[string]plugin.PoolNews{"seats": {Free: 1, Wanted: 2}}}, nil
 }
 
-// An upstream hears for what callers wait, and that they wait no more; news that come as a watch is ended count.
+// An upstream hears for what callers wait, and that they wait no more, whether or not slots are idle then: it keeps the
+// agent's turn. News that come as a watch is ended count.
 func TestWatchSaysWhatIsLacked(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := &late{&watched{lender: newLender(5, 10*time.Minute)}, make(chan map[string]int64, 9), true}
-		h := openTenant(t, filepath.Join(t.TempDir(), "blocks"), time.Now(), l)
-		h.want(5)
-		time.Sleep(3 * time.Second)
-		h.want(4) // there are no more
-		time.Sleep(3 * time.Second)
-		lacks := func() (last int64) {
-			for {
-				select {
-				case all := <-l.lacks:
-					last = all["seats"]
-				default:
-					return last
+	for _, c := range []struct{ inUse, left int64 }{ // as the callers give up, and what the agent keeps then
+		{5, 5},
+		{2, 3}, // others want two, as the watch that was ended said
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			l := &late{&watched{lender: newLender(5, 10*time.Minute)}, make(chan map[string]int64, 9), true}
+			h := openTenant(t, filepath.Join(t.TempDir(), "blocks"), time.Now(), l)
+			h.want(5)
+			time.Sleep(3 * time.Second)
+			h.want(4) // there are no more
+			time.Sleep(3 * time.Second)
+			lacks := func() int64 { // as the upstream was told last; -1: it was not
+				for last := int64(-1); ; {
+					select {
+					case all := <-l.lacks:
+						last = all["seats"]
+					default:
+						return last
+					}
 				}
 			}
-		}
-		if n := lacks(); n != 4 {
-			t.Errorf("callers wait for 4 slots, and the upstream was told %d", n)
-		}
-		h.mu.Lock()
-		h.waiting, h.inUse = 0, 2 // they give up, and three are idle
-		h.mu.Unlock()
-		h.Nudge()
-		time.Sleep(3 * time.Second)
-		if n := lacks(); n != 0 {
-			t.Errorf("nobody waits, and the upstream was told of %d", n)
-		}
-		if n := h.budget(); n != 3 {
-			t.Errorf("others want 2 of 3 idle slots of 5, as the watch that was ended said, and %d are left", n)
-		}
-	})
+			if n := lacks(); n != 4 {
+				t.Errorf("callers wait for 4 slots, and the upstream was told %d", n)
+			}
+			h.mu.Lock()
+			h.waiting, h.inUse = 0, c.inUse // they give up
+			h.mu.Unlock()
+			h.Nudge()
+			time.Sleep(3 * time.Second)
+			if n := lacks(); n != 0 {
+				t.Errorf("%d of 5 slots are in use, nobody waits, and the upstream was told %d", c.inUse, n)
+			}
+			if n := h.budget(); n != c.left {
+				t.Errorf("%d of 5 slots are in use, others want 2, and %d are left", c.inUse, n)
+			}
+		})
+	}
 }
