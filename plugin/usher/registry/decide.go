@@ -274,7 +274,7 @@ func (g *Registry) judge(l *Licence, r *online.Request, agent string) (*enforcer
 		}
 		return nil, &online.Refusal{Code: string(code), Reason: reason, Hint: "ask the vendor"}
 	}
-	terms, p := usher.Format{}.Verify([]byte(l.Document), g.cfg.Anchors)
+	terms, p := g.verify(l.Document)
 	if p != nil {
 		return nil, &online.Refusal{System: "UNKNOWN_LICENSE", Reason: p.Reason, Hint: p.Hint}
 	}
@@ -294,7 +294,7 @@ func (g *Registry) judge(l *Licence, r *online.Request, agent string) (*enforcer
 // up continues with its former record.
 func (g *Registry) newHost(tx *bbolt.Tx, q *question, l *Licence, terms *enforcer.License,
 	d *decision) (*Activation, error) {
-	if n := g.hosts(tx.Bucket(activations), l.ID, terms, q.now); l.Machines > 0 && n >= l.Machines {
+	if l.Machines > 0 && g.hosts(tx.Bucket(activations), l.ID, terms, q.now) >= l.Machines {
 		d.refused = &online.Refusal{Code: string(enforcer.FingerprintMismatch), System: online.SystemTooMany,
 			Reason: fmt.Sprintf("the licence is for %d hosts, and that many are activated", l.Machines),
 			Hint:   "give one of them up (`usher license release-host` there), or have the licence extended"}

@@ -12,7 +12,6 @@ import (
 
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
-	"github.com/usher-agent/usher/plugin/usher"
 	"github.com/usher-agent/usher/plugin/usher/online"
 )
 
@@ -50,7 +49,7 @@ func (g *Registry) Terms() (out []Term, err error) {
 			if err := json.Unmarshal(v, &l); err != nil {
 				return err
 			}
-			terms, p := usher.Format{}.Verify([]byte(l.Document), g.cfg.Anchors)
+			terms, p := g.verify(l.Document)
 			if l.State == StateActive && p == nil {
 				out = append(out, Term{terms, []byte(l.Document)})
 			}

@@ -130,6 +130,7 @@ type Registry struct {
 	store  string // its id
 	secret []byte // what it seals words with
 	broker lender
+	last   atomic.Pointer[verified]
 	aged   atomic.Bool // it was logged that the store is an old copy
 	tidied time.Time   // when released hosts to forget were last looked for; within a writing transaction
 }
@@ -175,6 +176,25 @@ func Open(cfg Config) (*Registry, error) {
 		return nil, errors.Join(err, db.Close())
 	}
 	return g, nil
+}
+
+// verified is what came of the verification of a document. It depends on the document and the anchors alone.
+type verified struct {
+	document string
+	terms    *enforcer.License // nobody changes it
+	problem  *enforcer.Problem
+}
+
+// verify verifies the document of a licence that is in the store. Nearly all requests are for one licence, and each
+// looks at it twice: the last one is remembered.
+func (g *Registry) verify(document string) (*enforcer.License, *enforcer.Problem) {
+	v := g.last.Load()
+	if v == nil || v.document != document {
+		terms, problem := usher.Format{}.Verify([]byte(document), g.cfg.Anchors)
+		v = &verified{document, terms, problem}
+		g.last.Store(v)
+	}
+	return v.terms, v.problem
 }
 
 // Close closes the store.
