@@ -25,6 +25,7 @@ import (
 // Fleet makes a site server a broker: it has its slots from a fleet, and gives them to its agents.
 type Fleet struct {
 	Way    fleetway.Way
+	Store  fleet.Store // in the place of the one that Way leads to; nil: none is
 	Prefix string
 	TTL    time.Duration
 	Name   string // of this broker; no other of the fleet has it
@@ -42,7 +43,7 @@ func (f *Fleet) LeastBlockTTL() time.Duration { return leastTTLs * f.TTL }
 // broker keeps stocks of slots from a fleet, for the blocks of a site server.
 type broker struct {
 	fleet    *fleet.Fleet
-	store    *fleet.Etcd
+	etcd     *fleet.Etcd // nil: the store is another
 	way      *fleetway.Way
 	registry *registry.Registry
 	pools    *registry.Blocks
@@ -53,8 +54,24 @@ type broker struct {
 	heard    map[string]bool // the licences whose news are listened for
 	log      *slog.Logger
 
-	mu     sync.Mutex            // held over the calls of one pool; guards stocks
+	mu     turn                  // held over the calls of one pool; guards stocks
 	stocks map[[2]string]*supply // by licence and pool
+}
+
+// turn is a lock that is held over calls to the store: who waits for it may give up.
+type turn chan struct{}
+
+func (t turn) Lock()   { t <- struct{}{} }
+func (t turn) Unlock() { <-t }
+
+// within takes the turn, and reports whether that came before ctx ended.
+func (t turn) within(ctx context.Context) bool {
+	select {
+	case t <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // supply is what the broker has of one pool. Its block has one and the same id for good, so that a restarted broker
@@ -72,10 +89,12 @@ type supply struct {
 // adopt takes a block of another broker, which is gone, over into the stock: see [registry.Broker].
 func (b *broker) adopt(from string, l *enforcer.License, pool, part string, n int64,
 	put func(slots, part int64, until time.Duration) error) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
 	ctx, cancel := context.WithTimeout(context.Background(), b.ttl/3)
 	defer cancel()
+	if !b.mu.within(ctx) { // the agents of a server that has died come all at once
+		return plugin.Transiently("the site server takes over what other agents have")
+	}
+	defer b.mu.Unlock()
 	s := b.stocks[[2]string{l.ID, pool}]
 	if s == nil || s.bound == nil {
 		return plugin.Transiently("the site server has not looked at the licence yet")
@@ -104,15 +123,21 @@ func brokerID(site, name string) string {
 
 // newBroker makes a broker of a registry that serves pools.
 func newBroker(c *Config, g *registry.Registry, site string, m *metrics.Registry) (*broker, error) {
-	store, err := c.Fleet.Way.Dial()
-	if err != nil {
-		return nil, err
+	store := c.Fleet.Store
+	var etcd *fleet.Etcd
+	var err error
+	if store == nil {
+		if etcd, err = c.Fleet.Way.Dial(); err != nil {
+			return nil, err
+		}
+		store = etcd
 	}
 	counts := fleetway.Count()
 	m.WithFleet(counts)
-	b := &broker{store: store, way: &c.Fleet.Way, registry: g, ttl: c.Fleet.TTL, now: c.Uptime,
+	b := &broker{etcd: etcd, way: &c.Fleet.Way, registry: g, ttl: c.Fleet.TTL, now: c.Uptime,
 		wake: make(chan struct{}, 1), log: c.Log,
-		wants: make(chan wanted, 64), heard: map[string]bool{}, stocks: map[[2]string]*supply{}}
+		wants: make(chan wanted, 64), heard: map[string]bool{}, stocks: map[[2]string]*supply{},
+		mu: make(turn, 1)}
 	id := brokerID(site, c.Fleet.Name)
 	if b.pools, err = g.ServeBroker(registry.Broker{Name: id, Report: b.report, Lacking: b.nudge,
 		Adopt: b.adopt, Draw: b.draw}); err != nil {
@@ -175,8 +200,11 @@ func (b *broker) nudge() {
 func (b *broker) run(ctx context.Context) error {
 	var running sync.WaitGroup
 	running.Go(func() { b.fleet.Run(ctx) })
-	running.Go(func() { b.way.Renew(ctx, b.store, b.renewed) })
-	defer func() { running.Wait(); b.store.Close() }()
+	if b.etcd != nil {
+		running.Go(func() { b.way.Renew(ctx, b.etcd, b.renewed) })
+		defer b.etcd.Close()
+	}
+	defer running.Wait()
 	for {
 		wait := b.pass(ctx)
 		select {
@@ -324,7 +352,10 @@ func (b *broker) supply(ctx context.Context, s *supply, license, pool string) er
 		want, s.idleAt = need+ahead, 0
 	}
 	s.wanted = 0
-	if want = min(want, max(part, need)); want < s.has {
+	if part < s.has { // the limit has shrunk
+		want = min(want, max(part, need))
+	}
+	if want < s.has {
 		want = b.pools.Lower(license, pool, want)
 	}
 	if want == s.has && s.until-now > b.ttl/2 {

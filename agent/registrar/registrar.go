@@ -109,6 +109,17 @@ func Run(ctx context.Context, c Config) (err error) {
 	return group.Wait()
 }
 
+// Lend has a registry that serves pools lend what it has from a fleet, until ctx ends: the part of Run that a
+// simulation of many site servers needs. Agents may be answered once ready was called.
+func Lend(ctx context.Context, c *Config, g *registry.Registry, ready func()) error {
+	b, err := newBroker(c, g, c.Signer.Anchor.KeyID, metrics.NewRegistry(nil))
+	if err != nil {
+		return err
+	}
+	ready()
+	return b.run(ctx)
+}
+
 // kept counts what a registry keeps, and how the server stands in its fleet; lends may be nil.
 func kept(g *registry.Registry, lends *broker) metrics.Kept {
 	k := metrics.Kept{Licences: map[string]int{}}
