@@ -26,6 +26,7 @@ var (
 	lasts  = flag.Duration("fleet.lasts", 45*time.Second, "for how long TestFleetUnderFaults makes faults")
 	seed   = flag.Uint64("fleet.seed", 0, "of the faults; 0: at random")
 	binary = flag.String("fleet.usher", "", "the usher to prove; empty: it is built")
+	forced = flag.Bool("fleet.proxies", false, "whether proxies cut the ways, also where namespaces can be made")
 )
 
 // holds is for how long after its answer a caller counts on a slot at most. A slot that is granted at the last instant

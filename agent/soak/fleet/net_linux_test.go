@@ -36,11 +36,13 @@ type network interface {
 // openNetwork returns namespaces where the host lets us make some, else proxies that can be cut.
 func openNetwork(t *testing.T, nodes int) network {
 	t.Helper()
-	n, err := openNamespaces(t, nodes)
-	if err == nil {
-		return n
+	if !*forced {
+		n, err := openNamespaces(t, nodes)
+		if err == nil {
+			return n
+		}
+		t.Logf("no network namespaces can be made here, so that proxies cut the ways: %v", err)
 	}
-	t.Logf("no network namespaces can be made here, so that proxies cut the ways: %v", err)
 	return &proxies{t: t, ports: map[[2]int]string{}, ways: map[[2]int]*way{}}
 }
 
