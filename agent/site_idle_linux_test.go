@@ -13,7 +13,9 @@ import (
 
 // Three agents of one site, with the time of blocks that is the default: one has slots that lie idle, and another's
 // callers get them long before a block ends, while none is ever handed out twice. What nobody has idle is denied, and
-// the denial says where the slots are.
+// the denial says where the slots are. The minute only tells that from a block that ends, on a machine however busy:
+// how soon idle slots move is exact in the simulations of both sides, agent/shares.TestIdleSlotsMove and
+// agent/fleet.TestIdleSlotsMove.
 func TestIdleSlotsMove(t *testing.T) {
 	t.Parallel()
 	s := openSiteServer(t, 50, 2*time.Minute)
