@@ -25,18 +25,25 @@ func filled(n int) *enforcer.Enforcer {
 			Code: enforcer.Valid, Pools: map[string]enforcer.PoolGrant{"streams": g}}},
 	)
 	for i := range n {
-		acquire(e, uint64(i)+1, epoch)
+		acquire(e, holderOf(uint64(i)+1), epoch)
 	}
 	return e
 }
 
-// acquire takes a lease. The callers are 1,000 that take turns, however many leases are held.
-func acquire(e *enforcer.Enforcer, serial uint64, now time.Time) *enforcer.Lease {
+// holderOf is the number of the caller of the serial-th lease: 1,000 take turns.
+func holderOf(serial uint64) uint64 { return serial % 1000 }
+
+// newcomer is the same of callers that hold nothing before their turn, on whatever side: each side makes the same of
+// them, and drops it.
+func newcomer(serial uint64) uint64 { return 1000 + serial%1000 }
+
+// acquire takes a lease for a caller.
+func acquire(e *enforcer.Enforcer, caller uint64, now time.Time) *enforcer.Lease {
 	r := enforcer.Acquire{
 		Pool:   "streams",
 		N:      1,
 		TTL:    time.Hour,
-		Caller: enforcer.Caller{UID: uint32(serial % 1000), PID: int32(serial % 1000)},
+		Caller: enforcer.Caller{UID: uint32(caller), PID: int32(caller)},
 	}
 	binary.BigEndian.PutUint64(r.ID[:], ids.Uint64())
 	binary.BigEndian.PutUint64(r.ID[8:], ids.Uint64())
@@ -59,34 +66,35 @@ func (s *suite) core(context.Context) error {
 			for _, ev := range many.Decide(&enforcer.Release{ID: l.ID, Caller: l.Holder.Caller}, epoch).Events {
 				many.Apply(ev)
 			}
-			acquire(many, uint64(n+i)+1, epoch)
+			acquire(many, holderOf(uint64(n+i)+1), epoch)
 		}
 	}
 	s.add("core: memory of a lease (no labels, no token)", "B", atMost(400), plain((heap()-before)/float64(n)))
 	serial := uint64(1 << 40)
-	cost := func(e *enforcer.Enforcer) time.Duration {
+	cost := func(e *enforcer.Enforcer, caller func(uint64) uint64) float64 {
 		const batch = 200
 		now := epoch.Add(time.Minute)
 		start := time.Now()
 		for range batch {
 			serial++
-			l := acquire(e, serial, now)
+			l := acquire(e, caller(serial), now)
 			d := e.Decide(&enforcer.Release{ID: l.ID, Caller: l.Holder.Caller}, now)
 			for _, ev := range d.Events {
 				e.Apply(ev)
 			}
 		}
-		return time.Since(start) / batch
+		return float64(time.Since(start)) / batch
 	}
 	s.add("core: acquire+release at 1,000,000 leases, beside 10", "ns", ratioAtMost(1.2),
-		s.sideBySide(func() float64 { return float64(cost(many)) }, func() float64 { return float64(cost(few)) }))
+		s.sideBySide(func() float64 { return cost(many, newcomer) }, func() float64 { return cost(few, newcomer) }))
 	runtime.KeepAlive(many)
 	ruled, unruled := filled(s.times(100_000)), filled(s.times(100_000))
 	for _, ev := range ruled.Decide(&enforcer.SetPolicies{Policies: thousandRules()}, epoch).Events {
 		ruled.Apply(ev)
 	}
 	s.add("core: acquire+release under 1,000 rules with 100,000 leases, beside none", "ns", ratioAtMost(1.3),
-		s.sideBySide(func() float64 { return float64(cost(ruled)) }, func() float64 { return float64(cost(unruled)) }))
+		s.sideBySide(func() float64 { return cost(ruled, holderOf) },
+			func() float64 { return cost(unruled, holderOf) }))
 	return nil
 }
 

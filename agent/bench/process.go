@@ -170,6 +170,7 @@ func serveBare(socket string) error {
 	if err != nil {
 		return err
 	}
+	at := epoch.Add(123456789) // as long as an agent's times are
 	lease := wire.Lease{
 		ID:         strings.Repeat("0", 32),
 		Pool:       "streams",
@@ -178,8 +179,8 @@ func serveBare(socket string) error {
 		Lifetime:   "ttl",
 		Liveness:   "ttl",
 		State:      "held",
-		AcquiredAt: epoch,
-		ExpiresAt:  &epoch,
+		AcquiredAt: at,
+		ExpiresAt:  &at,
 		Holder:     &wire.Holder{UID: 0, GID: 0, PID: 12345, Exe: "/usr/local/bin/bench"},
 	}
 	return http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
