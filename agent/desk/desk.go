@@ -114,6 +114,8 @@ type Desk struct {
 	markKept time.Duration                            // since boot, when mark was last kept; 0: not yet
 	next     time.Time                                // what the timer waits for
 	held     lifetimes                                // leases held
+	pools    int                                      // pools and meters of the verdict
+	pooled   int                                      // of them when memory was given back for them; keepMemory's alone
 	most     int                                      // leases held at one time, since keepMemory looked
 	owned    map[string]map[enforcer.LeaseID]struct{} // leases held with data, by its owner
 	labels   map[string]*labelled                     // see Follow
@@ -375,6 +377,7 @@ func (d *Desk) SetVerdict(v *enforcer.Verdict, fence time.Duration) {
 	now := d.lockSettled()
 	defer d.mu.Unlock()
 	d.byPod.Store(countsByPod(v))
+	d.pools = len(v.Pools) + len(v.Meters)
 	d.carry(d.core.Decide(&enforcer.SetVerdict{Verdict: v}, now))
 	d.carry(d.core.Decide(&enforcer.TakeOver{}, now))
 	if d.fence = fence; fence != 0 {

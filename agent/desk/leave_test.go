@@ -17,11 +17,14 @@ func collects() bool {
 	return s[0].Value.Uint64() != math.MaxUint64
 }
 
-// becomes waits until garbage is collected, or no more, at the most half a minute.
-func becomes(collected bool) bool {
+// becomes waits until garbage is collected, or no more.
+func becomes(collected bool) bool { return polled(func() bool { return collects() == collected }) }
+
+// polled waits until something is so, at the most half a minute.
+func polled(is func() bool) bool {
 	tick, end := time.NewTicker(time.Millisecond), time.After(30*time.Second)
 	defer tick.Stop()
-	for collects() != collected {
+	for !is() {
 		select {
 		case <-tick.C:
 		case <-end:

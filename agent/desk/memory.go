@@ -2,16 +2,25 @@ package desk
 
 import "runtime/debug"
 
+// manyPools is of how many pools that came or went memory is given back: reading a licence with so many leaves more
+// garbage than they take, and nothing else may make enough for the collector to look.
+const manyPools = 1024
+
 // keepMemory has the collector's target follow the number of leases, and gives memory back to the system when many
-// leases have come or gone. Nothing waits for it.
+// leases or pools have come or gone. Nothing waits for it.
 func (d *Desk) keepMemory() {
 	d.mu.Lock()
-	leases, most := d.core.Len(), d.most
+	leases, most, pools := d.core.Len(), d.most, d.pools
 	d.most = leases
 	d.mu.Unlock()
 	d.memory.Set(leases)
 	d.memory.Peak(most)
-	if d.memory.Due() {
+	due := d.memory.Due()
+	if max(pools-d.pooled, d.pooled-pools) >= manyPools {
+		d.pooled, due = pools, true
+		d.memory.Gave()
+	}
+	if due {
 		go debug.FreeOSMemory()
 	}
 }
