@@ -12,6 +12,20 @@ import (
 	"github.com/usher-agent/usher/plugin/usher"
 )
 
+// countedSteps are acquires from a pool of two slots, by its count_by.
+var countedSteps = map[string][]struct {
+	user    uint32
+	display string
+	inUse   int64 // after the acquire; 0: it is denied
+}{
+	"user+host+label:display": { // DUP_GROUP=UHD
+		{somebody, ":0", 1}, {somebody, ":0", 1}, {somebody, ":1", 2}, {somebody + 1, ":0", 0}, {somebody, ":2", 0},
+		{somebody, ":1", 2}},
+	"user+host/2": { // share=uh:2
+		{somebody, "", 1}, {somebody, "a", 1}, {somebody, "b", 2}, {somebody + 1, "", 0}, {somebody, "c", 2},
+		{somebody, "d", 0}},
+}
+
 // Leases count as the licence says, by several words, a label and the most leases in one use, as FlexNet's DUP_GROUP
 // and RLM's share have it: in what is granted and denied, in what the pool says, and after a crash as before.
 func TestCombinedCountBy(t *testing.T) {
@@ -22,18 +36,7 @@ func TestCombinedCountBy(t *testing.T) {
 	if _, err := exec.LookPath("curl"); err != nil {
 		t.Skip("there is no curl")
 	}
-	for by, steps := range map[string][]struct {
-		user    uint32
-		display string
-		inUse   int64 // after the acquire; 0: it is denied
-	}{
-		"user+host+label:display": { // DUP_GROUP=UHD
-			{somebody, ":0", 1}, {somebody, ":0", 1}, {somebody, ":1", 2}, {somebody + 1, ":0", 0}, {somebody, ":2", 0},
-			{somebody, ":1", 2}},
-		"user+host/2": { // share=uh:2
-			{somebody, "", 1}, {somebody, "a", 1}, {somebody, "b", 2}, {somebody + 1, "", 0}, {somebody, "c", 2},
-			{somebody, "d", 0}},
-	} {
+	for by, steps := range countedSteps {
 		t.Run(strings.ReplaceAll(by, "/", " most "), func(t *testing.T) {
 			c := openCrashing(t, 2, func(u *usher.Claims) {
 				p := u.Pools["streams"]
