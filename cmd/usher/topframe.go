@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"math"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -72,8 +73,12 @@ func (p *picture) frame(width, height int, now time.Time) []string {
 	if p.away != "" {
 		out = append(out, "the agent does not answer, and is asked again: "+p.away)
 	}
-	pools := p.poolRows(width)
-	denials, waiters := p.denialRows(), p.waiterRows(width, now)
+	seen := height // no more rows of a kind are written out: the others only count
+	if all {
+		seen = math.MaxInt
+	}
+	pools := p.poolRows(width, seen)
+	denials, waiters := p.denialRows(seen), p.waiterRows(width, seen, now)
 	if !all { // at least three holders are seen, where there are as many
 		room := height - len(out) - 3 - min(3, len(p.leases)) // the heads and the last line
 		pools = clip(pools, max(2, room-min(len(denials), 4)-min(len(waiters), 5)), "pools")
@@ -127,8 +132,8 @@ func (p *picture) title(width int, now time.Time) string {
 	return fit(cut(left, width-len(right)-1), width-len(right)) + right
 }
 
-// poolRows are the pools, each with its bar.
-func (p *picture) poolRows(width int) []string {
+// poolRows are the pools, each with its bar. Only so many rows as are seen are written out.
+func (p *picture) poolRows(width, seen int) []string {
 	name, bar := 4, max(10, min(40, width-58))
 	var shown []wire.Pool
 	for _, x := range p.pools {
@@ -144,6 +149,10 @@ func (p *picture) poolRows(width int) []string {
 	out := []string{fit("POOL", name) + "  " + fit("", bar+2) + "  " + fit("IN USE", 14) + right("WAITING", 8) +
 		right("PEAK", 7) + right(denied, 12)}
 	for _, x := range shown {
+		if len(out) > seen {
+			out = append(out, "")
+			continue
+		}
 		peak, waiting := fmt.Sprint(x.Peak), dash(strings.TrimPrefix(fmt.Sprint(x.Waiting), "0"))
 		inUse := fmt.Sprintf("%d/%s", x.InUse, limitText(x.Budget))
 		if x.Kind == "meter" {
@@ -182,8 +191,11 @@ func gauge(n int64, limit *int64, width int) string {
 
 // holderRows are the leases, in rows lines with their head.
 func (p *picture) holderRows(width, rows int, all bool, now time.Time) []string {
-	leases := slices.Clone(p.leases)
-	slices.SortStableFunc(leases, func(a, b wire.Lease) int { return topSorts[p.sort].order(&a, &b) })
+	leases := make([]*wire.Lease, len(p.leases))
+	for i := range p.leases {
+		leases[i] = &p.leases[i]
+	}
+	slices.SortStableFunc(leases, topSorts[p.sort].order)
 	side := 20 + 8 + 12
 	holder := max(12, width-side)
 	head := fit("HOLDER", holder) + fit("SLOTS", 20) + right("SINCE", 8) + right("ENDS", 12)
@@ -194,7 +206,7 @@ func (p *picture) holderRows(width, rows int, all bool, now time.Time) []string 
 	room := max(1, rows-len(out))
 	first := max(0, min(p.first, len(leases)-room))
 	for i := first; i < len(leases) && i < first+room; i++ {
-		l := &leases[i]
+		l := leases[i]
 		ends := "-"
 		if l.ExpiresAt != nil {
 			ends = away(*l.ExpiresAt, now)
@@ -221,8 +233,8 @@ func (p *picture) holderRows(width, rows int, all bool, now time.Time) []string 
 	return out
 }
 
-// waiterRows are the acquires that wait, in their order.
-func (p *picture) waiterRows(width int, now time.Time) (out []string) {
+// waiterRows are the acquires that wait, in their order. Only so many rows as are seen are written out.
+func (p *picture) waiterRows(width, seen int, now time.Time) (out []string) {
 	who := max(12, width-16-6-6-8-12)
 	for i := range p.waiting {
 		w := &p.waiting[i]
@@ -232,6 +244,10 @@ func (p *picture) waiterRows(width int, now time.Time) (out []string) {
 		if out == nil {
 			out = []string{"", fit("WAITING", who) + fit("SLOTS", 16) + right("PLACE", 6) + right("PRIO", 6) +
 				right("SINCE", 8) + right("MAY WAIT", 12)}
+		}
+		if len(out) > seen {
+			out = append(out, "")
+			continue
 		}
 		may := "-"
 		if w.EstimateSeconds > 0 {
@@ -277,8 +293,8 @@ func topHolder(h *wire.Holder) string {
 	return who
 }
 
-// denialRows are the denials that top has heard of, the newest first.
-func (p *picture) denialRows() []string {
+// denialRows are the denials that top has heard of, the newest first. Only so many rows as are seen are written out.
+func (p *picture) denialRows(seen int) []string {
 	var out []string
 	for _, ev := range p.denials {
 		if p.pool != "" && ev.Pool != p.pool {
@@ -286,6 +302,10 @@ func (p *picture) denialRows() []string {
 		}
 		if out == nil {
 			out = []string{"", "DENIED"}
+		}
+		if len(out) > seen {
+			out = append(out, "")
+			continue
 		}
 		times := ""
 		if ev.Count > 1 {
