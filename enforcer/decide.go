@@ -31,7 +31,6 @@ func (r *Acquire) decide(e *Enforcer, now time.Time) Decision {
 	if d := r.check(); d != nil {
 		return Decision{Denial: d}
 	}
-	e.leases.fetch(&r.ID) // it arrives while the rest is decided
 	items := r.Items
 	var single [1]Item
 	if r.Pool != "" {

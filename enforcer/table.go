@@ -157,17 +157,6 @@ func (t *Table[V]) Touch(id *LeaseID) byte {
 	return byte(p.index[p.home(uint32(hash))])
 }
 
-// fetch has the processor fetch the place where an id lies or would lie, and does not wait for it.
-func (t *Table[V]) fetch(id *LeaseID) {
-	if t.parts == nil {
-		return
-	}
-	hash := id.hash()
-	if p := &t.parts[hash>>56]; len(p.index) > 0 {
-		prefetch(&p.index[p.home(uint32(hash))])
-	}
-}
-
 // InOrder returns ids in an order in which every Table takes them fastest: those that lie in the same part of it follow
 // one another, and a part is so small that a processor has it at hand. It goes through the ids twice.
 func InOrder(ids iter.Seq[LeaseID]) []LeaseID {
