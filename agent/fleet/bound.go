@@ -284,9 +284,14 @@ func (b *Bound) grow(ctx context.Context, pool, id string, has, want, least, ahe
 	}
 	return f.try(ctx, name, func(a *attempt) (step, error) {
 		v, blocks := a.v, a.blocks
+		rule := "" // that leaves the agent the least
 		answer := func() (*plugin.Block, error) {
 			f.touch(a.p, id, a.began)
-			return b.block(a.me, a.began, pool, id, blocks[id])
+			got, err := b.block(a.me, a.began, pool, id, blocks[id])
+			if got != nil && blocks[id] < want {
+				got.Elsewhere = elsewhere(rule, v)
+			}
+			return got, err
 		}
 		if s, settled, err := b.before(a, id, has > 0); settled {
 			return s, err
@@ -302,7 +307,7 @@ func (b *Bound) grow(ctx context.Context, pool, id string, has, want, least, ahe
 		}
 		limit := b.lowest(ctx, name, a, own)
 		free, asked := v.free(f.keys.ticket(name, f.cfg.Agent), limit-v.out(blocks))
-		c, rule := &change{blocks: blocks, terms: b.terms(pool), grows: true}, ""
+		c := &change{blocks: blocks, terms: b.terms(pool), grows: true}
 		if rules := v.rules.On(pool); len(rules) > 0 {
 			if a.cached {
 				return step{look: true}, nil
@@ -457,5 +462,10 @@ func full(pool, rule string, v *view) error {
 		reason = "rule " + rule + " of the fleet leaves this host no more slots of " + pool
 	}
 	return &plugin.Error{Class: plugin.Transient, SystemCode: plugin.SystemFull, Reason: reason,
-		Elsewhere: &plugin.Elsewhere{Out: v.net() - v.mine.sum(), Rule: rule}}
+		Elsewhere: elsewhere(rule, v)}
+}
+
+// elsewhere says what other agents have, to one that gets fewer slots than it asked for.
+func elsewhere(rule string, v *view) *plugin.Elsewhere {
+	return &plugin.Elsewhere{Out: max(0, v.net()-v.mine.sum()), Rule: rule}
 }

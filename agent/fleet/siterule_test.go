@@ -108,6 +108,12 @@ func TestRulesOfAFleet(t *testing.T) {
 		if first.Slots != 4 {
 			t.Errorf("of a rule with max 4 a host has %d", first.Slots)
 		}
+		more := &plugin.Extend{Block: first.ID, Slots: 6, For: time.Hour}
+		for _, got := range []*plugin.Block{first, r.must(r.bound(b1, 10).Extend(t.Context(), more))} {
+			if e := got.Elsewhere; e == nil || e.Rule != "berlin" || e.Out != 0 {
+				t.Errorf("with fewer slots than asked the agent hears %+v", e)
+			}
+		}
 		if _, err := r.checkOut(r.bound(b2, 10), "1", 1); ruleOf(err) != "berlin" {
 			t.Errorf("beyond the max: %v", err)
 		}

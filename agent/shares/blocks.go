@@ -124,6 +124,7 @@ func (b *blocks) do(ctx context.Context, s subject[*Pool], step *Step) bool {
 	}
 	s.plan.freed = false
 	licence, state, within := s.licence, s.state, s.plan.callWithin(b.cfg.CallWithin)
+	more := step.Kind == CheckOut || step.Kind == Extend && step.Slots > s.plan.size(step.Block)
 	b.mu.Unlock()
 	sent := b.cfg.Now()
 	var got *plugin.Block
@@ -132,13 +133,15 @@ func (b *blocks) do(ctx context.Context, s subject[*Pool], step *Step) bool {
 		got, err = send(ctx, licence.Budgeter, r, s.name, step, token)
 		return err
 	})
-	if failed != nil {
+	switch {
+	case !more: // the answer says nothing of slots that the agent has not asked for
+	case failed != nil && failed.SystemCode == plugin.SystemFull:
 		b.cfg.Wants.elsewhere(s.name, failed.Elsewhere)
-	} else if step.Kind != Return {
+	case failed == nil:
 		b.cfg.Wants.elsewhere(s.name, got.Elsewhere)
 	}
 	b.mu.Lock()
-	if step.Kind == CheckOut || step.Slots > s.plan.size(step.Block) {
+	if more {
 		delete(s.watch.stated, s.name) // what the upstream was told to be idle is needed
 	}
 	otherwise := false
