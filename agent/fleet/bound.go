@@ -202,10 +202,17 @@ func (b *Bound) Part(pool string, has int64) int64 {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	p := f.pools[poolName(b.licence, pool)]
-	if p == nil || p.out <= 0 || p.terms.Limit <= 0 || p.out <= p.terms.Limit {
+	if p == nil {
 		return has
 	}
-	return int64(float64(has) * float64(p.terms.Limit) / float64(p.out))
+	limit := p.terms.Limit
+	if own := b.limits[pool]; own > 0 && (limit <= 0 || own < limit) { // it may have come while this agent was away
+		limit = own
+	}
+	if p.out <= 0 || limit <= 0 || p.out <= limit {
+		return has
+	}
+	return int64(float64(has) * float64(limit) / float64(p.out))
 }
 
 // block is the answer: a block that may be used as long as the membership is proved.

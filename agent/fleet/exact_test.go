@@ -103,3 +103,18 @@ func TestIdleSlotsMove(t *testing.T) {
 		})
 	}
 }
+
+// A lower limit that came while an agent was away holds for what it hands out at once, before the fleet has heard of it.
+func TestPartOfALimitThatNobodyHasHeardOf(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		a, _ := r.agent("a", new([]byte))
+		b, _ := r.agent("b", new([]byte))
+		r.join(a, b)
+		r.must(r.checkOut(r.bound(b, 10), "1", 2))
+		r.must(r.checkOut(r.bound(a, 10), "1", 8))
+		if n := r.bound(a, 6).Part("streams", 8); n != 4 {
+			t.Errorf("of 8 slots of 10, %d may be handed out under a limit of 6", n)
+		}
+	})
+}
