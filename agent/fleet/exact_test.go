@@ -104,7 +104,8 @@ func TestIdleSlotsMove(t *testing.T) {
 	}
 }
 
-// A lower limit that came while an agent was away holds for what it hands out at once, before the fleet has heard of it.
+// A lower limit that came while an agent was away holds for what it hands out at once, before the fleet has heard of
+// it.
 func TestPartOfALimitThatNobodyHasHeardOf(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)

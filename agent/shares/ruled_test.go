@@ -64,7 +64,8 @@ func TestRuleIsKnownBetweenRenewals(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 			synctest.Wait()
 			if out, _, rule, known := h.cfg.Wants.Elsewhere("seats"); !known || rule != "berlin" || out != 3 {
-				t.Fatalf("after %s: %d elsewhere, rule %q, %v", time.Duration(at)*100*time.Millisecond, out, rule, known)
+				t.Fatalf("after %s: %d elsewhere, rule %q, %v", time.Duration(at)*100*time.Millisecond, out, rule,
+					known)
 			}
 		}
 		h.has(1, 1)
