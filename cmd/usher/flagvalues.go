@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/usher-agent/usher/agent/config"
@@ -127,3 +129,45 @@ func (h *hostsFlag) Set(s string) error {
 }
 
 func (*hostsFlag) Type() string { return "hosts" }
+
+// onceFlag is a flag of one value. A second one that differs is refused: a command that took the last one alone would
+// silently leave out what its caller has asked for, such as slots of a second pool.
+type onceFlag struct {
+	pflag.Value
+	mend   string
+	stated *string
+}
+
+// statedOnce has each flag of a command, and of those below it, refuse a second value, but for lists, and for the
+// flags of all commands, which an alias of a shell may state and its user otherwise.
+func statedOnce(cmd *cobra.Command) {
+	once := func(f *pflag.Flag) {
+		_, list := f.Value.(pflag.SliceValue)
+		if _, already := f.Value.(*onceFlag); list || already {
+			return
+		}
+		mend := "state the flag once"
+		if _, several, ok := strings.Cut(f.Usage, "several as "); ok {
+			mend += ", several as " + several
+		}
+		f.Value = &onceFlag{Value: f.Value, mend: mend}
+	}
+	cmd.Flags().VisitAll(once)
+	if cmd.HasParent() {
+		cmd.PersistentFlags().VisitAll(once)
+	}
+	for _, sub := range cmd.Commands() {
+		statedOnce(sub)
+	}
+}
+
+func (o *onceFlag) Set(s string) error {
+	if o.stated != nil && *o.stated != s && s != "" { // an empty value is refused as such
+		return rangeError(fmt.Sprintf("a second value, beside %q: %s", *o.stated, o.mend))
+	}
+	err := o.Value.Set(s)
+	if err == nil {
+		o.stated = &s
+	}
+	return err
+}

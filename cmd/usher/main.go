@@ -281,6 +281,7 @@ New here? "usher demo" shows the whole story in a few seconds.`,
 	strictArgs(root)
 	helpPage(root)
 	c.complete(root)
+	statedOnce(root)
 	name(root)
 	return root
 }
