@@ -22,6 +22,8 @@ type named struct {
 	check func(*config.Config) error // looks at the files that are used, or says which is bad
 	told  chan struct{}              // capacity 1: faults have changed
 
+	telling sync.Mutex // held while the verdict is told, so that an older word never replaces a later one; before mu
+
 	mu      sync.Mutex // guards all below; a leaf
 	start   config.Contents
 	taken   config.Contents   // at the start, or at the last good reload
@@ -99,9 +101,16 @@ func (a *Agent) tellFaults(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-a.named.told:
-			a.court.Warn(a.named.warnings())
+			a.warn()
 		}
 	}
+}
+
+// warn has the verdict say what is wrong with the configuration and its files by now.
+func (a *Agent) warn() {
+	a.named.telling.Lock()
+	defer a.named.telling.Unlock()
+	a.court.Warn(a.named.warnings())
 }
 
 // warnings are what an operator should know of the configuration.

@@ -46,6 +46,7 @@ func (a *Agent) Reload() (wire.Reloaded, error) {
 		a.audit.Note(eventlog.Event{Type: audit.ConfigReloaded, Fields: fields})
 		a.log.Info("the configuration was reloaded", said...)
 	}
+	a.warn() // the caller sees it with its next look
 	return out, err
 }
 

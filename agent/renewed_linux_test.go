@@ -96,7 +96,7 @@ func (h *house) refuses(file, bad string) {
 	if r, err := h.Reload(h.t.Context()); err == nil {
 		h.t.Fatalf("a bad file is taken: %+v", r)
 	}
-	h.until("the warning of a bad file", warnsOf(enforcer.WarnConfigRefused))
+	h.warns(true)
 	if m, err := h.Metrics(h.t.Context()); err != nil || !strings.Contains(string(m),
 		"\nusher_config_last_reload_successful 0\n") {
 		h.t.Errorf("the metric does not say so: %v", err)
@@ -105,7 +105,15 @@ func (h *house) refuses(file, bad string) {
 	if _, err := h.Reload(h.t.Context()); err != nil {
 		h.t.Fatal(err)
 	}
-	h.until("no warning", func(l *wire.License) bool { return !warnsOf(enforcer.WarnConfigRefused)(l) })
+	h.warns(false)
+}
+
+// warns expects that the licence's warnings have one of a refused configuration, or none, by now: a reload has answered.
+func (h *house) warns(refused bool) {
+	h.t.Helper()
+	if l, err := h.License(h.t.Context()); err != nil || warnsOf(enforcer.WarnConfigRefused)(l) != refused {
+		h.t.Errorf("after a reload the warnings are %+v (%v); want one of a refused configuration: %v", l, err, refused)
+	}
 }
 
 func warnsOf(code enforcer.WarningCode) func(*wire.License) bool {
