@@ -270,11 +270,9 @@ func TestFailuresOfOneEtcd(t *testing.T) {
 }
 
 func (c *cluster) outOfQuota(t *testing.T, a *guest, block string) {
-	var rev int64
 	c.until("the quota is used up", func(ctx context.Context) error {
-		res, err := c.admin.Put(ctx, "/big", strings.Repeat("x", 1<<20))
+		_, err := c.admin.Put(ctx, "/big", strings.Repeat("x", 1<<20))
 		if err == nil {
-			rev = res.Header.Revision
 			return errors.New("it is not")
 		}
 		if f, _ := FaultOf(err); f != FaultNoSpace {
@@ -290,34 +288,40 @@ func (c *cluster) outOfQuota(t *testing.T, a *guest, block string) {
 	if got := a.untilExtends(block); got.Slots != 3 {
 		t.Errorf("what the agent has is %+v", got)
 	}
-	c.until("the store has room again", func(ctx context.Context) error {
-		// What a compaction leaves may come free a moment later, and a write that etcd refused before may raise the
-		// alarm again: as an operator does, all is done until it is so.
-		if _, err := c.admin.Compact(ctx, rev, clientv3.WithCompactPhysical()); err != nil &&
-			!errors.Is(err, rpctypes.ErrCompacted) {
-			return err
-		}
-		_, errs0 := c.admin.Defragment(ctx, c.members[0].client)
-		_, errs1 := c.admin.AlarmDisarm(ctx, &clientv3.AlarmMember{})
-		is, errs2 := c.admin.Status(ctx, c.members[0].client)
-		if err := errors.Join(errs0, errs1, errs2); err != nil {
-			return err
-		}
-		if is.DbSize > 3<<20 {
-			return fmt.Errorf("it has %d bytes", is.DbSize)
-		}
-		return nil
-	})
+	c.until("the store has room again", c.makeRoom)
 	c.untilGrows(a, block, 4)
 }
 
-// untilGrows has an agent's block grow. A write that etcd refused may raise the alarm of its quota again later on.
+// makeRoom does as an operator does whose etcd is out of quota. What a compaction leaves may come free a moment later,
+// and a write that came late, or that etcd refused before, may fill it and raise the alarm again: so all is done until
+// there is room.
+func (c *cluster) makeRoom(ctx context.Context) error {
+	is, err := c.admin.Get(ctx, "/big", clientv3.WithCountOnly())
+	if err != nil {
+		return err
+	}
+	if _, err := c.admin.Compact(ctx, is.Header.Revision, clientv3.WithCompactPhysical()); err != nil &&
+		!errors.Is(err, rpctypes.ErrCompacted) {
+		return err
+	}
+	_, errs0 := c.admin.Defragment(ctx, c.members[0].client)
+	_, errs1 := c.admin.AlarmDisarm(ctx, &clientv3.AlarmMember{})
+	now, errs2 := c.admin.Status(ctx, c.members[0].client)
+	if err := errors.Join(errs0, errs1, errs2); err != nil {
+		return err
+	}
+	if now.DbSize > 3<<20 {
+		return fmt.Errorf("it has %d bytes", now.DbSize)
+	}
+	return nil
+}
+
+// untilGrows has an agent's block grow.
 func (c *cluster) untilGrows(a *guest, block string, n int64) {
 	c.until("a block grows", func(ctx context.Context) error {
 		_, err := a.extends(ctx, block, n)
 		if err != nil {
-			_, disarmed := c.admin.AlarmDisarm(ctx, &clientv3.AlarmMember{})
-			err = errors.Join(err, disarmed)
+			err = errors.Join(err, c.makeRoom(ctx))
 		}
 		return err
 	})

@@ -3,6 +3,7 @@ package shares
 import (
 	"context"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,7 +15,7 @@ import (
 // asked.
 type ruled struct {
 	*lender
-	away bool // it cannot be asked for more
+	away atomic.Bool // it cannot be asked for more
 }
 
 var byRule = &plugin.Elsewhere{Out: 3, Rule: "berlin"}
@@ -43,7 +44,7 @@ func (r *ruled) Extend(ctx context.Context, x *plugin.Extend) (*plugin.Block, er
 }
 
 func (r *ruled) refusal() error {
-	if r.away {
+	if r.away.Load() {
 		return plugin.Transiently("it is away")
 	}
 	return &plugin.Error{Class: plugin.Transient, SystemCode: plugin.SystemFull, Reason: "full", Elsewhere: byRule}
@@ -59,7 +60,7 @@ func TestRuleIsKnownBetweenRenewals(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		for at := range 600 {
 			if at == 300 {
-				r.away = true
+				r.away.Store(true)
 			}
 			time.Sleep(100 * time.Millisecond)
 			synctest.Wait()
