@@ -105,7 +105,8 @@ func TestLeasesAreWritten(t *testing.T) {
 		}
 		want := `lease.granted 00010000 streams=2, parts=1/4 (holder=user 1000, lifetime=ttl)
 lease.drawn 00020000 streams=2, parts=1/4 (holder=user 1000, lifetime=ttl)
-lease.ended 00010000 streams=2, parts=1/4: max_hold by rule short (holder=user 1000, held=1m30s, lifetime=ttl)`
+lease.ended 00010000 streams=2, parts=1/4: max_hold by rule short after 1 minute 30 seconds ` +
+			"(holder=user 1000, lifetime=ttl)"
 		if strings.Join(got, "\n") != want {
 			t.Errorf("the log has\n%s\nrather than\n%s", strings.Join(got, "\n"), want)
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/agent/eventlog"
+	"github.com/usher-agent/usher/enforcer"
 )
 
 // Read calls see with each entry of the log in a folder, the oldest first, and with a line of another type, such as a
@@ -47,12 +48,12 @@ func (e Entry) Text() string {
 	if e.Rule != "" {
 		s += " by rule " + e.Rule
 	}
+	if e.Type == Ended {
+		s += " after " + enforcer.Span(time.Duration(e.Held*float64(time.Second)).Round(time.Millisecond))
+	}
 	var more []string
 	if e.Holder != "" {
 		more = append(more, "holder="+e.Holder)
-	}
-	if e.Type == Ended {
-		more = append(more, "held="+(time.Duration(e.Held*float64(time.Second))).Round(time.Millisecond).String())
 	}
 	if e.Lifetime != "" {
 		more = append(more, "lifetime="+e.Lifetime)
