@@ -108,11 +108,12 @@ func (h *house) refuses(file, bad string) {
 	h.warns(false)
 }
 
-// warns expects that the licence's warnings have one of a refused configuration, or none, by now: a reload has answered.
+// warns expects a warning of a refused configuration, or none, by now: a reload has answered.
 func (h *house) warns(refused bool) {
 	h.t.Helper()
-	if l, err := h.License(h.t.Context()); err != nil || warnsOf(enforcer.WarnConfigRefused)(l) != refused {
-		h.t.Errorf("after a reload the warnings are %+v (%v); want one of a refused configuration: %v", l, err, refused)
+	l, err := h.License(h.t.Context())
+	if err != nil || warnsOf(enforcer.WarnConfigRefused)(l) != refused {
+		h.t.Errorf("after a reload the warnings are %+v (%v); want one of refusal: %v", l, err, refused)
 	}
 }
 

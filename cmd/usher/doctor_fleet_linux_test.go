@@ -163,6 +163,7 @@ var wayFaults = []fault{
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		w.must(err)
 		w.Cleanup(func() { l.Close() })
+		w.args = []string{"--timeout", "15s"}
 		return w.fleet("endpoints: ['http://" + l.Addr().String() + "']")
 	}, []string{"bad", "FLEET_SILENT", "does not answer", "fleet.endpoints"}},
 	{"etcd's CA is unknown", func(w *ward) []string {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -58,4 +59,20 @@ func TestFlagsAreStatedOnce(t *testing.T) {
 			t.Errorf("usher %s: exit %d: %s", args, code, errs.String())
 		}
 	}
+}
+
+// over returns arguments with more behind them. A flag of one value that more states, too, is left out of the former.
+func over(args []string, more ...string) (out []string) {
+	for i := 0; i < len(args); i++ {
+		again := strings.HasPrefix(args[i], "--") && args[i] != "--limit" && args[i] != "--meter" &&
+			slices.ContainsFunc(more, func(s string) bool {
+				return s == args[i] || strings.HasPrefix(s, args[i]+"=")
+			})
+		if again {
+			i++
+			continue
+		}
+		out = append(out, args[i])
+	}
+	return append(out, more...)
 }

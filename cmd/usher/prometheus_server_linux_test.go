@@ -160,7 +160,7 @@ func (x *trial) release() { x.ask(x.plain, "release", x.lease) }
 func (x *trial) instead(id string, args ...string) func() {
 	return func() {
 		x.ask(x.plain, "license", "remove", "long.lic")
-		file := x.sign(id, append([]string{"--scope", "host"}, args...)...)
+		file := x.sign(id, over([]string{"--scope", "host"}, args...)...)
 		x.ask(x.plain, "license", "install", "--name", "other.lic", file)
 	}
 }

@@ -54,9 +54,8 @@ func (s *scene) do(args ...string) string {
 func (s *scene) sign(id string, args ...string) string {
 	s.t.Helper()
 	file := s.path(id + ".lic")
-	s.do(append([]string{"vendor", "sign", "--key", s.path("keys/k1.key"), "--product", "acme", "--id", id, "--out",
-		file,
-		"--force"}, args...)...)
+	s.do(over([]string{"vendor", "sign", "--key", s.path("keys/k1.key"), "--product", "acme", "--id", id, "--out",
+		file, "--force"}, args...)...)
 	return file
 }
 

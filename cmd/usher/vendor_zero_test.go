@@ -15,7 +15,7 @@ import (
 // signed signs with further arguments and returns the claims; nil: the command refused.
 func signed(t *testing.T, key string, args ...string) (claims *usher.Claims, code int, errs string) {
 	t.Helper()
-	all := append([]string{"vendor", "sign", "--key", key, "--product", "p", "--limit", "a=1", "--meter", "m=1",
+	all := over([]string{"vendor", "sign", "--key", key, "--product", "p", "--limit", "a=1", "--meter", "m=1",
 		"--scope", "host", "--armour", "no"}, args...)
 	code, out, errs := tool(t, all...)
 	if code != exitOK {

@@ -39,8 +39,6 @@ type ward struct {
 	// socket and state are of the configuration, which configure writes.
 	socket, state string
 	ended         map[*exec.Cmd]chan struct{}
-	// again has the doctor come as at its last visit; nil: it has not been here.
-	again func() []string
 }
 
 // stranger is a user that no account has.
@@ -111,7 +109,7 @@ func (w *ward) usher(want int, args ...string) string {
 // sign puts a licence into the folder.
 func (w *ward) sign(name string, more ...string) {
 	w.Helper()
-	w.usher(0, append([]string{"vendor", "sign", "--key", w.path("keys/k1.key"), "--product", "acme", "--licensee", "L",
+	w.usher(0, over([]string{"vendor", "sign", "--key", w.path("keys/k1.key"), "--product", "acme", "--licensee", "L",
 		"--limit", "streams=2", "--scope", "host", "--out", w.path("l/" + name)}, more...)...)
 	w.must(os.Chmod(w.path("l/"+name), 0o644))
 }
@@ -227,21 +225,23 @@ func (w *ward) until(what string, ok func(*wire.License) bool) {
 	w.Fatalf("the licence never was %s: %+v", what, l)
 }
 
+// patient is a command that waits for each answer as long as a busy machine may take: what is silent is a finding.
+func patient(args ...string) []string { return append(args, "--timeout", "1m") }
+
 // doctor has the doctor visit, and returns what it says, line by line.
 func (w *ward) doctor() []string {
 	w.Helper()
-	w.again = w.doctor
 	if w.now != nil {
 		var out []string
 		load := func() (*config.Config, error) { return config.Load(config.Source{File: w.path("u.yaml")}) }
 		for _, f := range doctor.Examine(w.Context(),
 			doctor.Options{Version: version, Load: load, File: w.path("u.yaml"),
-				Now: w.now}) {
+				Now: w.now, Within: time.Minute}) {
 			out = append(out, f.String())
 		}
 		return out
 	}
-	args := append([]string{"doctor", "--config", w.path("u.yaml")}, w.args...)
+	args := append(patient("doctor", "--config", w.path("u.yaml")), w.args...)
 	_, out, errs := onHost(w.T, w.root, args...)
 	return strings.Split(strings.TrimSpace(out+errs), "\n")
 }
@@ -249,8 +249,7 @@ func (w *ward) doctor() []string {
 // doctorAs has the doctor visit as another user, or otherwise changed.
 func (w *ward) doctorAs(change func(*exec.Cmd)) []string {
 	w.Helper()
-	w.again = func() []string { return w.doctorAs(change) }
-	cmd := exec.Command(w.bin, append([]string{"doctor", "--config", w.path("u.yaml")}, w.args...)...)
+	cmd := exec.Command(w.bin, append(patient("doctor", "--config", w.path("u.yaml")), w.args...)...)
 	cmd.Env = slices.DeleteFunc(os.Environ(), func(kv string) bool { return strings.HasPrefix(kv, "USHER_") })
 	cmd.Dir = "/"
 	change(cmd)
