@@ -28,7 +28,10 @@ type seller struct {
 }
 
 func (c *seller) Draw(_ context.Context, r *plugin.Draw) (*plugin.Drawn, error) {
-	time.Sleep(c.slow)
+	c.mu.Lock()
+	slow := c.slow
+	c.mu.Unlock()
+	time.Sleep(slow)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.calls++
@@ -206,11 +209,13 @@ func TestDraws(t *testing.T) {
 		}
 		c.change(func() { c.slow = time.Second })
 		h.wait(10)
-		time.Sleep(time.Second)
+		time.Sleep(3 * time.Second) // a call may be under way, and asks for less
 		synctest.Wait()
+		h.mu.Lock()
 		if n, w := h.drawn, h.waiting; n != 15 || w != 0 {
 			t.Errorf("a waiter did not get what arrived: %d drawn, %d waited for", n, w)
 		}
+		h.mu.Unlock()
 		time.Sleep(time.Hour)
 		// A licence that is not in force takes none, and what was taken is there when it is again.
 		synctest.Wait()
