@@ -75,6 +75,7 @@ func (h *Held) Restore() (restored bool, err error) {
 func (h *Held) Close() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	Unlock(h.lock)
 	return h.lock.Close()
 }
 

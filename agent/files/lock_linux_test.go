@@ -107,3 +107,26 @@ func TestHeldFolderIsTaken(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A folder that is given back is free at once, also while a process that was being started has the lock's file open
+// still, as between fork and exec.
+func TestFolderIsFreeWhileAProcessStarts(t *testing.T) {
+	dir := t.TempDir()
+	h, err := StateFolder(dir).Hold()
+	if err != nil {
+		t.Fatal(err)
+	}
+	child, err := unix.Dup(int(h.lock.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(child)
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again, err := StateFolder(dir).Hold()
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
+}

@@ -31,6 +31,10 @@ func Lock(f *os.File) error {
 			"that knows flock(2)", err, int(err), fileSystem(f))
 }
 
+// Unlock gives the file's lock back. Closing the file alone would do so only once a process that this one was starting
+// at the time is another program: until then it has the file open, too.
+func Unlock(f *os.File) { _ = flock(int(f.Fd()), unix.LOCK_UN) } // the file is closed next, whatever this says
+
 func asErrno(err error) unix.Errno {
 	var number unix.Errno
 	if err != nil && !errors.As(err, &number) {
