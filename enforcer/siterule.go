@@ -218,8 +218,9 @@ func added(m map[string]int64, name string, n int64) map[string]int64 {
 func (u *SiteUse) Clone() SiteUse { return SiteUse{u.Out, maps.Clone(u.Max), maps.Clone(u.Kept)} }
 
 // Room returns how many more slots a host of a class may get of a pool with total slots, of which hosts have what u
-// says, and the name of the rule that leaves it the least; empty: no rule leaves it less than is free. Reserves never
-// add up to more than the total: the first rule comes first.
+// says, and the name of the rule that leaves it the least; empty: no rule leaves it less than is free. Where none are
+// free, a max that leaves it none is named all the same: slots that come free are not for it. Reserves never add up to
+// more than the total: the first rule comes first.
 func (rs SiteRules) Room(total Limit, u *SiteUse, c SiteClass) (room int64, rule string) {
 	room = MaxN
 	left := int64(MaxSlots)
@@ -240,8 +241,9 @@ func (rs SiteRules) Room(total Limit, u *SiteUse, c SiteClass) (room int64, rule
 	for i := range rs {
 		r := &rs[i]
 		more := r.Max - u.Max[r.Name]
-		if less := more < room || more == room && rule != ""; r.Max > 0 && less && slices.Contains(c.Max, r.Name) {
-			room, rule = more, r.Name
+		less := more < room || more <= 0 && rule == "" || more == room && rule != ""
+		if r.Max > 0 && less && slices.Contains(c.Max, r.Name) {
+			room, rule = min(room, more), r.Name
 		}
 	}
 	return max(0, room), rule

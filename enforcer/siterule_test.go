@@ -114,6 +114,25 @@ func TestSiteRoom(t *testing.T) {
 	})
 }
 
+// A rule whose hosts have all that it lets them have is named also where no slot is free: one that comes free is not
+// for them. Another rule is not.
+func TestSiteRuleIsNamedWhereNoneAreFree(t *testing.T) {
+	berlin, rome := SiteHost{Labels: map[string]string{"site": "berlin"}}, SiteHost{}
+	rules := SiteRules{{Name: "few", Match: SiteMatch{Labels: berlin.Labels}, Max: 1}}
+	for _, c := range []struct {
+		berlin, rome int64
+		to           SiteHost
+		rule         string
+	}{{1, 1, berlin, "few"}, {1, 0, berlin, "few"}, {0, 2, berlin, ""}, {1, 1, rome, ""}} {
+		var use SiteUse
+		use.Add(rules.Class(&berlin), c.berlin)
+		use.Add(rules.Class(&rome), c.rome)
+		if room, rule := rules.Room(2, &use, rules.Class(&c.to)); room != 0 && c.rule != "" || rule != c.rule {
+			t.Errorf("%+v: %d by rule %q", c, room, rule)
+		}
+	}
+}
+
 // A slot that is given back helps a waiter where it may take it, and those that wait are served in their order.
 func TestSiteHelps(t *testing.T) {
 	berlin, rome := SiteHost{Labels: map[string]string{"site": "berlin"}},
