@@ -61,13 +61,13 @@ func TestLeasesAreLogged(t *testing.T) {
 	got := h.loggedLeases()
 	want := []string{"lease.granted " + released.ID[:8] + " streams=1 (holder=p-",
 		"lease.granted " + forced.ID[:8] + " streams=1 (holder=p-",
-		"lease.ended " + released.ID[:8] + " streams=1: released (holder=p-",
-		"lease.ended " + forced.ID[:8] + " streams=1: forced (holder=p-"}
+		"lease.ended " + released.ID[:8] + " streams=1: released after ",
+		"lease.ended " + forced.ID[:8] + " streams=1: forced after "}
 	if len(got) != len(want) {
 		t.Fatalf("the log has %q", got)
 	}
 	for i := range want {
-		if !strings.HasPrefix(got[i], want[i]) {
+		if !strings.HasPrefix(got[i], want[i]) || !strings.Contains(got[i], "(holder=p-") {
 			t.Errorf("line %d of the log is %q rather than %q", i+1, got[i], want[i])
 		}
 	}

@@ -97,7 +97,7 @@ var wrongFiles = []wrongFile{
 	{"a private key", func(w *ward, _ string) { w.drop("acme.key", read(w.T, w.path("keys/k1.key"))) },
 		[]string{"it is a private key", "take it away from here at once and keep it secret", "tell the vendor"},
 		instead("acme.key")},
-	{"another product's", func(w *ward, _ string) { w.signed("acme.lic", "--product", "other") },
+	{"another product's", func(w *ward, _ string) { w.sign("acme.lic", "--product", "other") },
 		[]string{"PRODUCT_MISMATCH", `for product "other", and this agent serves acme`,
 			"install it where that product runs"},
 		instead("acme.lic")},
@@ -105,12 +105,12 @@ var wrongFiles = []wrongFile{
 		other := regexp.MustCompile(`[0-9a-f]{64}`).ReplaceAllStringFunc(read(w.T, w.request()), func(v string) string {
 			return strings.Repeat("0", 32) + v[32:]
 		})
-		w.signed("acme.lic", "--bind", w.write("other.json", other), "--strategy", "all")
+		w.sign("acme.lic", "--bind", w.write("other.json", other), "--strategy", "all")
 	}, []string{"FINGERPRINT_MISMATCH", "usher fingerprint --request"}, func(w *ward, _ string) {
 		w.must(os.Remove(w.path("l/acme.lic"))) // the vendor answers to the request
-		w.signed("acme.lic", "--bind", w.request(), "--strategy", "any")
+		w.sign("acme.lic", "--bind", w.request(), "--strategy", "any")
 	}},
-	{"expired", func(w *ward, _ string) { w.signed("acme.lic", "--expires", "2026-01-01") },
+	{"expired", func(w *ward, _ string) { w.sign("acme.lic", "--expires", "2026-01-01") },
 		[]string{"EXPIRED", "it expired at 2026-01-02", "install a renewed one"}, instead("acme.lic")},
 	{"the same twice", func(w *ward, good string) {
 		w.drop("acme.lic", good)
@@ -133,14 +133,6 @@ var wrongFiles = []wrongFile{
 			w.must(os.Remove(w.path("l/acme.lic")))
 			w.drop("acme.lic", good)
 		}},
-}
-
-// signed signs a licence of its own into the folder.
-func (w *ward) signed(name string, more ...string) {
-	w.Helper()
-	w.usher(0, append([]string{"vendor", "sign", "--key", w.path("keys/k1.key"), "--product", "acme", "--licensee", "L",
-		"--limit", "streams=2", "--scope", "host", "--out", w.path("l/" + name)}, more...)...)
-	w.must(os.Chmod(w.path("l/"+name), 0o644))
 }
 
 // status waits until `usher status` says all of some words.
@@ -168,7 +160,7 @@ func (w *ward) status(words ...string) {
 func TestWrongFiles(t *testing.T) {
 	t.Parallel()
 	w := newWard(t)
-	w.signed("good.lic")
+	w.sign("good.lic")
 	good := read(t, w.path("l/good.lic"))
 	w.must(os.Remove(w.path("l/good.lic")))
 	w.run()
