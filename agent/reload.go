@@ -89,8 +89,8 @@ func (a *Agent) reload() (wire.Reloaded, error) {
 	cgroup, _ := policies.LooksAt()
 	a.server.LookAtCgroups(cgroup)
 	a.desk.SetPolicies(policies)
-	for _, r := range policies.Review(a.desk.Verdict()) {
-		a.log.Warn("a policy may not be meant so", "remark", merged.RuleRemark(r))
+	for _, r := range Remarks(merged, a.desk.Verdict()) {
+		a.log.Warn("a policy may not be meant so", "remark", r)
 	}
 	a.leases.Set(leaseLog(merged))
 	if a.options.SetLevel != nil {

@@ -26,6 +26,13 @@ func (ps *Policies) Review(v *Verdict) (out []Remark) {
 		if p.Elsewhere {
 			continue
 		}
+		if by := p.contradicts(); by != "" {
+			say("it can never match: not.%s rules out all that match.%[1]s names", by)
+			continue
+		}
+		if p.Deny && p.Match.empty() && p.Not.empty() {
+			say("it denies everybody; name under match or not whom it is to concern")
+		}
 		for j := range ps.Rules[:i] {
 			before := &ps.Rules[j]
 			if before.Elsewhere || !before.covers(p) {
@@ -57,6 +64,38 @@ func (ps *Policies) Review(v *Verdict) (out []Remark) {
 		out = append(out, ps.starved(v)...)
 	}
 	return out
+}
+
+// contradicts returns the key of which not rules out all that match names; empty: there is none.
+func (p *Policy) contradicts() string {
+	m, n := &p.Match, &p.Not
+	for _, x := range []struct {
+		key      string
+		all, out []Glob
+	}{{"user", m.User, n.User}, {"group", m.Group, n.Group}, {"exe", m.Exe, n.Exe}, {"cgroup", m.Cgroup, n.Cgroup},
+		{"pod", m.Pod, n.Pod}, {"host", m.Host, n.Host}} {
+		if ruledOut(x.all, func(g Glob) bool {
+			_, plain := literal([]Glob{g})
+			return slices.ContainsFunc(x.out, func(out Glob) bool { return out == g || plain && out.Matches(g.Text) })
+		}) {
+			return x.key
+		}
+	}
+	if ruledOut(m.UID, func(u UIDs) bool {
+		return slices.ContainsFunc(n.UID, func(out UIDs) bool { return out.First <= u.First && u.Last <= out.Last })
+	}) {
+		return "uid"
+	}
+	for name, g := range m.Labels {
+		if out, ok := n.Labels[name]; ok && len(n.Labels) == 1 && out == g {
+			return "label"
+		}
+	}
+	return ""
+}
+
+func ruledOut[T any](all []T, is func(T) bool) bool {
+	return len(all) > 0 && !slices.ContainsFunc(all, func(x T) bool { return !is(x) })
 }
 
 // covers reports whether a rule is of all pools that another is of, as far as their words tell.

@@ -1,7 +1,9 @@
 package api
 
 import (
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -35,6 +37,16 @@ type fileStamp struct {
 const maxAccounts = 16 << 20
 
 func newAccounts() *accounts { return &accounts{passwd: "/etc/passwd", group: "/etc/group"} }
+
+// HostAccounts returns the names of the users and groups that the host's own files have, as rules of the site know
+// them.
+func HostAccounts() (users, groups []string) {
+	a := newAccounts()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.look()
+	return slices.Sorted(maps.Values(a.users)), slices.Sorted(maps.Values(a.groups))
+}
 
 // names returns the login of a uid and the name of each gid; empty where there is none.
 func (a *accounts) names(uid uint32, gids []uint32) (login string, groups []string) {

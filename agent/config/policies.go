@@ -133,6 +133,10 @@ func (k *checker) policies() {
 		k.match(i, "match", p.Match)
 		k.match(i, "not", p.Not)
 		for field, list := range map[string][]string{"pools": p.Pools, "except": p.Except} {
+			if list != nil && len(list) == 0 {
+				k.policyBad(i, field, "%s: %s is an empty list, and would be as none: name pools, or leave it out", key,
+					field)
+			}
 			for _, pool := range list {
 				if pool == "" || len(pool) > 64 {
 					k.policyBad(i, field, "%s: %s has %q, and needs names of pools, of at most 64 bytes", key, field,
@@ -157,6 +161,10 @@ func (k *checker) match(i int, field string, m PolicyMatch) {
 	where := fmt.Sprintf("policies[%d] (%s): %s", i, k.config.Policies[i].Name, field)
 	for _, l := range m.lists() {
 		at := field + "." + l.Key
+		if l.List != nil && len(l.List) == 0 {
+			k.policyBad(i, at, "%s.%s is an empty list, and would be as none: name those it means, or leave it out",
+				where, l.Key)
+		}
 		for _, entry := range l.List {
 			name, isGroup := strings.CutPrefix(entry, "@")
 			switch {
@@ -180,6 +188,9 @@ func (k *checker) match(i int, field string, m PolicyMatch) {
 				}
 			}
 		}
+	}
+	if m.Label != nil && len(m.Label) == 0 {
+		k.policyBad(i, field+".label", "%s.label is empty, and would be as none: name labels, or leave it out", where)
 	}
 	for name := range m.Label {
 		if name == "" {

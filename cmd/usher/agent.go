@@ -350,9 +350,8 @@ func (c *cli) checkConfig(ctx context.Context, cfg *config.Config, src *source) 
 		return err
 	}
 	c.printNotes(cfg)
-	host, _ := os.Hostname()
-	for _, r := range cfg.Rules(host).Review(v.Verdict) {
-		fprintf(c.errs, "warning: %s\n", cfg.RuleRemark(r))
+	for _, r := range agent.Remarks(cfg, v.Verdict) {
+		fprintf(c.errs, "warning: %s\n", r)
 	}
 	for _, w := range v.Verdict.Warnings {
 		if w.Code == enforcer.WarnConfigIgnored {
