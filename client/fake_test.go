@@ -126,7 +126,7 @@ func (f *fake) holds(t testing.TB, n int) {
 	eventually(t, func() (bool, string) {
 		f.mu.Lock()
 		defer f.mu.Unlock()
-		return len(f.leases) == n, fmt.Sprintf("%d leases are held, want %d", len(f.leases), n)
+		return len(f.leases) == n, fmt.Sprintf("%d leases are held, want %d: %v", len(f.leases), n, f.leases)
 	})
 }
 
