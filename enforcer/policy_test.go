@@ -206,6 +206,7 @@ func TestReview(t *testing.T) {
 		"no limit": {[]Policy{{Name: "a", Max: 9, Pools: streams}}, "its max 9 has no effect on pool streams"},
 		"water":    {[]Policy{{Name: "a", LowWater: 4}}, "nothing of pool streams can be borrowed"},
 		"all":      {[]Policy{{Name: "a", Deny: true}}, "it denies everybody"},
+		"closed":   {[]Policy{{Name: "a", Deny: true, Pools: streams}}, ""},
 		"never": {[]Policy{{Name: "a", Match: Match{User: streams}, Not: Match{User: []Glob{{Text: "str*"}}}, Max: 1}},
 			"can never match: not.user rules out all"},
 		"never a uid": {[]Policy{{Name: "a", Match: ofUID(7), Not: Match{UID: []UIDs{{5, 9}}}, Max: 1}}, "not.uid"},

@@ -30,8 +30,9 @@ func (ps *Policies) Review(v *Verdict) (out []Remark) {
 			say("it can never match: not.%s rules out all that match.%[1]s names", by)
 			continue
 		}
-		if p.Deny && p.Match.empty() && p.Not.empty() {
-			say("it denies everybody; name under match or not whom it is to concern")
+		// A rule that names pools closes them, which is a wish.
+		if p.Deny && p.Match.empty() && p.Not.empty() && len(p.Pools) == 0 && len(p.Except) == 0 {
+			say("it denies everybody every pool; name under match or not whom it is to concern")
 		}
 		for j := range ps.Rules[:i] {
 			before := &ps.Rules[j]
