@@ -92,7 +92,7 @@ func (s *brainframeServer) url() string { return "http://" + s.listening()[0].Ad
 func (s *brainframeServer) client() {
 	s.t.Helper()
 	if _, err := exec.LookPath("python3"); err != nil {
-		s.t.Skip("there is no python3")
+		lacks(s.t, "there is no python3")
 	}
 	cmd := exec.Command("python3", "../plugin/brainframe/testdata/client.py", s.url(), "admin", brainframePassword)
 	cmd.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1")

@@ -31,10 +31,10 @@ var countedSteps = map[string][]struct {
 func TestCombinedCountBy(t *testing.T) {
 	t.Parallel()
 	if os.Getuid() != 0 {
-		t.Skip("only root can call as another user")
+		lacks(t, "only root can call as another user")
 	}
 	if _, err := exec.LookPath("curl"); err != nil {
-		t.Skip("there is no curl")
+		lacks(t, "there is no curl")
 	}
 	for by, steps := range countedSteps {
 		t.Run(strings.ReplaceAll(by, "/", " most "), func(t *testing.T) {

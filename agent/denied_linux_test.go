@@ -117,7 +117,7 @@ func TestDenialsAreEvents(t *testing.T) {
 func TestDenialsOfOthers(t *testing.T) {
 	t.Parallel()
 	if os.Getuid() != 0 {
-		t.Skip("only root can call as another user")
+		lacks(t, "only root can call as another user")
 	}
 	h := open(t, "")
 	for name, mode := range map[string]os.FileMode{h.dir: 0o755, h.path("s"): 0o777} {
@@ -138,7 +138,7 @@ while True:
 		t.Fatal(got)
 	}
 	if _, err := exec.LookPath("curl"); err != nil {
-		t.Skip("there is no curl")
+		lacks(t, "there is no curl")
 	}
 	for _, uid := range []uint32{0, somebody + 1, somebody} {
 		if got := h.as(uid, "POST", "/v1/leases", `{"pool":"of `+strconv.Itoa(int(uid))+`"}`); !strings.HasPrefix(got,

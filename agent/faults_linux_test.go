@@ -48,7 +48,7 @@ def heard(): return sys.stdin.readline().strip()
 func (h *house) play(script string) *player {
 	h.t.Helper()
 	if _, err := exec.LookPath("python3"); err != nil {
-		h.t.Skip("there is no python3, which plays the product")
+		lacks(h.t, "there is no python3, which plays the product")
 	}
 	cmd := exec.Command("python3", "-c", product+script, h.Socket())
 	cmd.Stderr = os.Stderr
@@ -407,7 +407,7 @@ func TestReadOnlyState(t *testing.T) {
 	t.Parallel()
 	disk := t.TempDir()
 	if err := syscall.Mount("tmpfs", disk, "tmpfs", syscall.MS_RDONLY, ""); err != nil {
-		t.Skipf("a disk cannot be mounted: %v", err)
+		lacks(t, "a disk cannot be mounted: %v", err)
 	}
 	t.Cleanup(func() {
 		if err := syscall.Unmount(disk, 0); err != nil {

@@ -34,7 +34,7 @@ exit 0
 func TestTwoContainers(t *testing.T) {
 	t.Parallel()
 	if os.Getuid() != 0 {
-		t.Skip("only root can act as another user")
+		lacks(t, "only root can act as another user")
 	}
 	h := open(t, "")
 	shared := h.path("shared")

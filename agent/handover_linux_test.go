@@ -28,7 +28,7 @@ func init() { oldkernel.Main() }
 func (c *crashing) own() {
 	c.t.Helper()
 	if os.Getuid() != 0 {
-		c.t.Skip("a PID namespace of its own needs root")
+		lacks(c.t, "a PID namespace of its own needs root")
 	}
 	first := exec.Command("sh", "-c", `mount --make-rprivate / && mount -t proc proc /proc && echo ready && exec cat`)
 	first.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNS}
@@ -41,15 +41,15 @@ func (c *crashing) own() {
 		c.t.Fatal(err)
 	}
 	if err := first.Start(); err != nil {
-		c.t.Skipf("this sandbox does not give a PID namespace: %v", err)
+		lacks(c.t, "this sandbox does not give a PID namespace: %v", err)
 	}
 	c.t.Cleanup(func() { in.Close(); first.Process.Kill(); first.Wait() })
 	if n, _ := out.Read(make([]byte, 8)); n == 0 {
-		c.t.Skip("this sandbox does not let us mount /proc")
+		lacks(c.t, "this sandbox does not let us mount /proc")
 	}
 	enter, err := exec.LookPath("nsenter")
 	if err != nil {
-		c.t.Skip("there is no nsenter")
+		lacks(c.t, "there is no nsenter")
 	}
 	c.through = []string{enter, "-t", strconv.Itoa(first.Process.Pid), "-p", "-m"}
 }

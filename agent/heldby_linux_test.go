@@ -12,10 +12,10 @@ import (
 // else's; the command line prints the same.
 func TestDenialsNameHolders(t *testing.T) {
 	if os.Getuid() != 0 {
-		t.Skip("only root can call as another user")
+		lacks(t, "only root can call as another user")
 	}
 	if _, err := exec.LookPath("curl"); err != nil {
-		t.Skip("there is no curl")
+		lacks(t, "there is no curl")
 	}
 	c := openCrashing(t, 2, nil)
 	c.openFolders(t)

@@ -79,6 +79,15 @@ func open(t testing.TB, more string, env ...string) *house {
 	return h
 }
 
+// lacks skips a test for which this machine lacks something, but not where releases are built.
+func lacks(t testing.TB, format string, args ...any) {
+	t.Helper()
+	if os.Getenv("CI") != "" {
+		t.Fatalf(format, args...)
+	}
+	t.Skipf(format, args...)
+}
+
 func (h *house) path(name string) string { return filepath.Join(h.dir, name) }
 
 func (h *house) load() (*config.Config, error) {

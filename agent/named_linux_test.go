@@ -195,7 +195,7 @@ func (h *house) bare(pid string, through ...string) error {
 func TestNamedBySomebody(t *testing.T) {
 	t.Parallel()
 	if os.Getuid() != 0 {
-		t.Skip("only root can call as another user")
+		lacks(t, "only root can call as another user")
 	}
 	h := open(t, "")
 	for name, mode := range map[string]os.FileMode{h.dir: 0o755, h.path("s"): 0o777} {

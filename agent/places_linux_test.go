@@ -40,7 +40,7 @@ func TestPlaceInAnotherNamespace(t *testing.T) {
 				c.own()
 				c.run()
 			} else if err := (&exec.Cmd{Path: "/bin/true", SysProcAttr: other}).Run(); err != nil {
-				t.Skipf("this sandbox does not give a PID namespace: %v", err)
+				lacks(t, "this sandbox does not give a PID namespace: %v", err)
 			}
 			code, id := c.tool("acquire", "--pool", "streams", "--n", "3", "--ttl", "1h")
 			if code != 0 {

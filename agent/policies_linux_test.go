@@ -23,10 +23,10 @@ func (c *crashing) reloadWith(more string) (int, string) {
 func TestPoliciesOfTheSite(t *testing.T) {
 	t.Parallel()
 	if os.Getuid() != 0 {
-		t.Skip("only root can call as another user")
+		lacks(t, "only root can call as another user")
 	}
 	if _, err := exec.LookPath("curl"); err != nil {
-		t.Skip("there is no curl")
+		lacks(t, "there is no curl")
 	}
 	c := openCrashing(t, 4, nil)
 	c.openFolders(t)

@@ -31,7 +31,7 @@ const systemPython = "/usr/bin/python3"
 func openToAll(t *testing.T) *house {
 	t.Helper()
 	if os.Getuid() != 0 {
-		t.Skip("only root can call as another user")
+		lacks(t, "only root can call as another user")
 	}
 	for _, program := range []string{"/usr/bin/curl", systemPython} {
 		if _, err := os.Stat(program); err != nil {

@@ -47,7 +47,7 @@ with usher.open(sys.argv[1], labels={"job": "1"}) as s:
 func TestPythonClient(t *testing.T) {
 	t.Parallel()
 	if _, err := exec.LookPath("python3"); err != nil {
-		t.Skip("there is no python3")
+		lacks(t, "there is no python3")
 	}
 	c := openCrashing(t, 2, nil)
 	cmd := exec.Command("python3", "-c", pythonProduct, c.Socket())

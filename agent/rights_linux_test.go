@@ -80,7 +80,7 @@ func (h *house) openFolders(t *testing.T) {
 // held stands.
 func TestReloadTakesRights(t *testing.T) {
 	if os.Getuid() != 0 {
-		t.Skip("only root can call as another user")
+		lacks(t, "only root can call as another user")
 	}
 	const friend = somebody + 1
 	rules := func(allow, admin string) string { return fmt.Sprintf(", allow: [%s], admin: [%s]", allow, admin) }

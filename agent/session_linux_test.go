@@ -198,7 +198,7 @@ func (h *house) holderIn(attr *syscall.SysProcAttr, params string,
 	more ...string) (*exec.Cmd, wire.Lease, *bufio.Scanner) {
 	h.t.Helper()
 	if _, err := exec.LookPath("python3"); err != nil {
-		h.t.Skip("there is no python3, which plays the product")
+		lacks(h.t, "there is no python3, which plays the product")
 	}
 	cmd := exec.Command("python3",
 		append([]string{"-c", cmp.Or(h.script, holderScript), h.Socket(), params}, more...)...)
@@ -387,7 +387,7 @@ func read(t *testing.T, path string) string {
 func (h *house) python(script string, args ...string) *bufio.Scanner {
 	h.t.Helper()
 	if _, err := exec.LookPath("python3"); err != nil {
-		h.t.Skip("there is no python3")
+		lacks(h.t, "there is no python3")
 	}
 	cmd := exec.Command("python3", append([]string{"-c", script}, args...)...)
 	cmd.Stderr = os.Stderr

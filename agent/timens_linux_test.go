@@ -24,7 +24,7 @@ func TestTimeNamespace(t *testing.T) {
 		return []string{"unshare", "--time", "--monotonic", seconds, "--boottime", seconds}
 	}
 	if out, err := exec.Command("unshare", append(enter(back)[1:], "true")...).CombinedOutput(); err != nil {
-		t.Skipf("no time namespace can be made here: %v: %s", err, out)
+		lacks(t, "no time namespace can be made here: %v: %s", err, out)
 	}
 	const ttl = 12 * time.Second
 	s := openSiteServer(t, 6, ttl)

@@ -38,10 +38,10 @@ func (h *house) as(uid uint32, method, path, body string) string {
 func TestAnotherUser(t *testing.T) {
 	t.Parallel()
 	if os.Getuid() != 0 {
-		t.Skip("only root can call as another user")
+		lacks(t, "only root can call as another user")
 	}
 	if _, err := exec.LookPath("curl"); err != nil {
-		t.Skip("there is no curl")
+		lacks(t, "there is no curl")
 	}
 	h := open(t, "limits: {leases_per_uid: 3}\n")
 	for name, mode := range map[string]os.FileMode{h.dir: 0o755, h.path("s"): 0o777} {
@@ -109,10 +109,10 @@ func TestAnotherUser(t *testing.T) {
 func TestNobody(t *testing.T) {
 	t.Parallel()
 	if os.Getuid() != 0 {
-		t.Skip("only root can call as another user")
+		lacks(t, "only root can call as another user")
 	}
 	if _, err := exec.LookPath("curl"); err != nil {
-		t.Skip("there is no curl")
+		lacks(t, "there is no curl")
 	}
 	const nobody = 65534 // what the kernel says of each of them
 	h := open(t, "")

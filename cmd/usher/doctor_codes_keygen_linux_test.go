@@ -76,9 +76,7 @@ func (w *ward) health(what string, ok func(*wire.Health) bool) {
 
 var placeFaults = []fault{
 	{"the folders lie on a network file system", func(w *ward) []string {
-		if _, err := exec.LookPath("strace"); err != nil && os.Getenv("CI") == "" {
-			w.Skip("strace is missing: apt-get install strace")
-		}
+		straceOf(w.T)
 		w.run()
 		// The kernel's answer to statfs(2) has NFS's number, 0x6969, in its first word.
 		return w.doctorAs(func(cmd *exec.Cmd) {

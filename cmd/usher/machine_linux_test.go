@@ -56,13 +56,6 @@ exec env -i container=machine PATH=/usr/sbin:/usr/bin:/sbin:/bin \
 // bootMachine starts a machine. Without the right or the means for that the test is skipped.
 func bootMachine(t *testing.T) *machine {
 	t.Helper()
-	missing := func(format string, args ...any) {
-		t.Helper()
-		if os.Getenv("CI") != "" {
-			t.Fatalf(format, args...)
-		}
-		t.Skipf(format, args...)
-	}
 	if testing.Short() {
 		t.Skip("a whole system is started")
 	}
@@ -71,13 +64,13 @@ func bootMachine(t *testing.T) *machine {
 	}
 	for _, tool := range []string{"/lib/systemd/systemd", "systemctl", "unshare", "nsenter", "dpkg"} {
 		if _, err := exec.LookPath(tool); err != nil {
-			missing("there is no %s", tool)
+			lacks(t, "there is no %s", tool)
 		}
 	}
 	dir := t.TempDir()
 	group, err := cgroupFor(t, dir)
 	if err != nil {
-		missing("a control group of its own: %v", err)
+		lacks(t, "a control group of its own: %v", err)
 	}
 	var said bytes.Buffer
 	first := exec.Command("sh", "-c",
@@ -103,7 +96,7 @@ func bootMachine(t *testing.T) *machine {
 		select {
 		case err := <-gone:
 			gone <- err
-			missing("this host does not let the tests start a system of their own: %v: %s", err, &said)
+			lacks(t, "this host does not let the tests start a system of their own: %v: %s", err, &said)
 		case <-time.After(20 * time.Millisecond):
 		}
 		if m.pid == 0 {

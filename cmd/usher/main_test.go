@@ -108,6 +108,15 @@ func TestScripts(t *testing.T) {
 	})
 }
 
+// lacks skips a test for which this machine lacks something, but not where releases are built.
+func lacks(t testing.TB, format string, args ...any) {
+	t.Helper()
+	if os.Getenv("CI") != "" {
+		t.Fatalf(format, args...)
+	}
+	t.Skipf(format, args...)
+}
+
 // built is the program as make builds it, once for all tests.
 var built = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "usher")
