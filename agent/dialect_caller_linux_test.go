@@ -11,7 +11,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/plugin/usher"
@@ -57,7 +56,7 @@ func (c *caller) send(method, target string, body []byte) (*http.Response, []byt
 	if strings.HasPrefix(host, "unix:") {
 		host = "localhost"
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience) // the answer may need an RSA key to be made
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, method, "http://"+host+target, bytes.NewReader(body))
 	if err != nil {
