@@ -326,12 +326,12 @@ func TestBrainFrameCheckIn(t *testing.T) {
 		if err := s.UpstreamCall(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		deadline := time.Now().Add(time.Minute)
+		deadline, rest := time.Now().Add(time.Minute), pause()
 		for calls.Load() == before || string(s.call("get_license_info").Value) != want {
 			if time.Now().After(deadline) {
 				t.Fatalf("%s: %s", say, s.call("get_license_info").Value)
 			}
-			<-time.After(time.Millisecond)
+			rest()
 		}
 	}
 	at("away", two)

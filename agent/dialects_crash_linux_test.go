@@ -50,7 +50,7 @@ func (p *toyProcess) run() {
 	if err := p.cmd.Start(); err != nil {
 		p.t.Fatal(err)
 	}
-	deadline := time.Now().Add(60 * time.Second)
+	deadline, rest := time.Now().Add(60*time.Second), pause()
 	for {
 		if l, err := p.License(context.Background()); err == nil && l.State == "valid" {
 			return
@@ -59,7 +59,7 @@ func (p *toyProcess) run() {
 			p.kill()
 			p.t.Fatalf("the agent is not ready after 30 s: %s", log.String())
 		}
-		<-time.After(2 * time.Millisecond)
+		rest()
 	}
 }
 

@@ -363,7 +363,7 @@ func TestDialectRequests(t *testing.T) {
 	fmt.Fprintf(conn, "POST /lease HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", len(body), body)
 	waiting := func(n int64) {
 		t.Helper()
-		deadline := time.Now().Add(20 * time.Second)
+		deadline, rest := time.Now().Add(20*time.Second), pause()
 		for {
 			p, err := h.Pool(context.Background(), "streams")
 			if err != nil {
@@ -375,7 +375,7 @@ func TestDialectRequests(t *testing.T) {
 			if time.Now().After(deadline) {
 				t.Fatalf("%d wait, and it should be %d", p.Waiting, n)
 			}
-			<-time.After(time.Millisecond)
+			rest()
 		}
 	}
 	waiting(4)

@@ -129,8 +129,7 @@ func TestFleet(t *testing.T) {
 	}
 	got := make(chan error, 1)
 	go func() { _, err := take(c, 2, 60); got <- err }()
-	for c.share().Waiting == 0 {
-		<-time.After(5 * time.Millisecond)
+	for rest := pause(); c.share().Waiting == 0; rest() {
 	}
 	if err := a.Release(t.Context(), held, false); err != nil {
 		t.Fatal(err)
@@ -162,7 +161,7 @@ func TestFleet(t *testing.T) {
 // untilShare waits until an agent's pool is as it should be.
 func untilShare(t *testing.T, c *crashing, what string, ok func(*wire.Pool) bool) {
 	t.Helper()
-	for until := time.Now().Add(time.Minute); ; <-time.After(10 * time.Millisecond) {
+	for until, rest := time.Now().Add(time.Minute), pause(); ; rest() {
 		p := c.share()
 		if ok(p) {
 			return

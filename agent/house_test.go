@@ -88,6 +88,13 @@ func lacks(t testing.TB, format string, args ...any) {
 	t.Skipf(format, args...)
 }
 
+// pause returns what a test does between two looks at what it waits for: it waits a millisecond at first, and then an
+// eighth of what it has waited so far, so that a long wait leaves the processor to others.
+func pause() func() {
+	began := time.Now()
+	return func() { <-time.After(min(max(time.Since(began)/8, time.Millisecond), 50*time.Millisecond)) }
+}
+
 func (h *house) path(name string) string { return filepath.Join(h.dir, name) }
 
 func (h *house) load() (*config.Config, error) {
@@ -167,7 +174,7 @@ func (h *house) drop(name string, doc []byte) {
 // until waits for a licence that is as it should be.
 func (h *house) until(what string, ok func(*wire.License) bool) *wire.License {
 	h.t.Helper()
-	deadline := time.Now().Add(patience)
+	deadline, rest := time.Now().Add(patience), pause()
 	for {
 		l, err := h.License(context.Background())
 		if err != nil {
@@ -179,7 +186,7 @@ func (h *house) until(what string, ok func(*wire.License) bool) *wire.License {
 		if time.Now().After(deadline) {
 			h.t.Fatalf("%s: not so after two minutes; the licence is %s: %s", what, l.Code, l.Reason)
 		}
-		<-time.After(time.Millisecond)
+		rest()
 	}
 }
 

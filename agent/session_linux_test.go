@@ -78,7 +78,7 @@ func lease(t testing.TB, answer string) wire.Lease {
 
 func (h *house) inUse(n int64) {
 	h.t.Helper()
-	deadline := time.Now().Add(60 * time.Second)
+	deadline, rest := time.Now().Add(60*time.Second), pause()
 	for {
 		p, err := h.Pool(context.Background(), "streams")
 		if err != nil {
@@ -90,7 +90,7 @@ func (h *house) inUse(n int64) {
 		if time.Now().After(deadline) {
 			h.t.Fatalf("%d slots are in use, want %d", p.InUse, n)
 		}
-		<-time.After(time.Millisecond)
+		rest()
 	}
 }
 
@@ -296,7 +296,7 @@ func TestManyLeasesOneProcess(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The first holder has gone; the one that joined has it.
-	deadline := time.Now().Add(60 * time.Second)
+	deadline, rest := time.Now().Add(60*time.Second), pause()
 	for {
 		got, err := h.Lease(t.Context(), first.ID)
 		if err != nil {
@@ -308,7 +308,7 @@ func TestManyLeasesOneProcess(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatalf("the holder is still %+v", got.Holder)
 		}
-		<-time.After(time.Millisecond)
+		rest()
 	}
 	h.inUse(22)
 }

@@ -54,12 +54,12 @@ func (h *house) waiting() int64 {
 
 func (h *house) untilWaiting(n int64) {
 	h.t.Helper()
-	deadline := time.Now().Add(60 * time.Second)
+	deadline, rest := time.Now().Add(60*time.Second), pause()
 	for h.waiting() != n {
 		if time.Now().After(deadline) {
 			h.t.Fatalf("%d slots are waited for, want %d", h.waiting(), n)
 		}
-		<-time.After(time.Millisecond)
+		rest()
 	}
 }
 

@@ -92,12 +92,12 @@ func bootMachine(t *testing.T) *machine {
 		<-gone
 		removeCgroup(t, group)
 	})
-	for deadline := time.Now().Add(90 * time.Second); ; {
+	for deadline, rest := time.Now().Add(90*time.Second), pause(); ; rest() {
 		select {
 		case err := <-gone:
 			gone <- err
 			lacks(t, "this host does not let the tests start a system of their own: %v: %s", err, &said)
-		case <-time.After(20 * time.Millisecond):
+		default:
 		}
 		if m.pid == 0 {
 			b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/children", first.Process.Pid)) // soon
@@ -213,7 +213,7 @@ func (m *machine) says(line string, texts ...string) {
 // until waits until a line of the shell succeeds.
 func (m *machine) until(what, line string) {
 	m.t.Helper()
-	deadline := time.Now().Add(90 * time.Second)
+	deadline, rest := time.Now().Add(90*time.Second), pause()
 	for {
 		out, code := m.try(line)
 		if code == 0 {
@@ -222,7 +222,7 @@ func (m *machine) until(what, line string) {
 		if time.Now().After(deadline) {
 			m.t.Fatalf("%s: not after 90 s: exit code %d: %s%s", what, code, out, m.journal())
 		}
-		<-time.After(20 * time.Millisecond)
+		rest()
 	}
 }
 

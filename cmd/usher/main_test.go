@@ -185,12 +185,19 @@ func code(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// until TEXT CMD … repeats a command until its output has the text, for ten seconds.
+// pause returns what a test does between two looks at what it waits for: it waits a hundredth of a second at first, and
+// then an eighth of what it has waited so far. A look may start programs, and shall leave the processor to others.
+func pause() func() {
+	began := time.Now()
+	return func() { <-time.After(min(max(time.Since(began)/8, 10*time.Millisecond), 250*time.Millisecond)) }
+}
+
+// until TEXT CMD … repeats a command until its output has the text, for a minute.
 func until(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) < 2 {
 		ts.Fatalf("usage: until TEXT CMD …")
 	}
-	deadline := time.Now().Add(60 * time.Second)
+	deadline, rest := time.Now().Add(60*time.Second), pause()
 	for {
 		ts.Exec(args[1], args[2:]...)
 		if strings.Contains(ts.ReadFile("stdout")+ts.ReadFile("stderr"), args[0]) {
@@ -199,7 +206,7 @@ func until(ts *testscript.TestScript, neg bool, args []string) {
 		if time.Now().After(deadline) {
 			ts.Fatalf("%q was never said", args[0])
 		}
-		<-time.After(20 * time.Millisecond)
+		rest()
 	}
 }
 

@@ -199,7 +199,7 @@ func (s *site) load() (end func()) {
 	s.t.Helper()
 	s.run("mkdir -m 777 /tmp/load")
 	const loop = `n=0; while [ ! -e /tmp/load/end ]; do %s || echo "exit code $?" >> /tmp/load/failed; ` +
-		`n=$((n+1)); sleep 0.02; done 2>> /tmp/load/errors; echo $n >> /tmp/load/calls`
+		`n=$((n+1)); sleep 0.05; done 2>> /tmp/load/errors; echo $n >> /tmp/load/calls`
 	var all []*exec.Cmd
 	for _, call := range []string{s.as(s.tool + " run --pool streams -- true"),
 		"id=$(" + s.as(s.tool+" acquire --pool streams --client-token $$-$n") + ") && " + s.as(s.tool+" release $id")} {

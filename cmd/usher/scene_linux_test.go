@@ -98,7 +98,7 @@ func (p *process) stop() {
 // await waits until something is so.
 func await(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(60 * time.Second); !ok(); <-time.After(50 * time.Millisecond) {
+	for deadline, rest := time.Now().Add(60*time.Second), pause(); !ok(); rest() {
 		if time.Now().After(deadline) {
 			t.Fatalf("not within a minute: %s", what)
 		}

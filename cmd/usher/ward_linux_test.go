@@ -216,7 +216,7 @@ func (w *ward) until(what string, ok func(*wire.License) bool) {
 	c := client.New(w.socket)
 	defer c.Close()
 	var l *wire.License
-	for until := time.Now().Add(time.Minute); time.Now().Before(until); <-time.After(20 * time.Millisecond) {
+	for until, rest := time.Now().Add(time.Minute), pause(); time.Now().Before(until); rest() {
 		var err error
 		if l, err = c.License(w.Context()); err == nil && ok(l) {
 			return

@@ -78,11 +78,10 @@ func (w *whole) ready() {
 // within waits until something is so.
 func within(t *testing.T, what string, so func() bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !so(); {
+	for end, rest := time.Now().Add(30*time.Second), pause(); !so(); rest() {
 		if time.Now().After(end) {
 			t.Fatalf("after half a minute: %s", what)
 		}
-		<-time.After(5 * time.Millisecond)
 	}
 }
 

@@ -139,7 +139,7 @@ var wrongFiles = []wrongFile{
 func (w *ward) status(words ...string) {
 	w.Helper()
 	var out string
-	for begin := time.Now(); time.Since(begin) < time.Minute; <-time.After(5 * time.Millisecond) {
+	for begin, rest := time.Now(), pause(); time.Since(begin) < time.Minute; rest() {
 		var b, errs strings.Builder
 		run([]string{"status", "--socket", w.socket}, strings.NewReader(""), &b, &errs)
 		out = b.String() + errs.String()
