@@ -27,7 +27,9 @@ func connected(t *testing.T) (*conn, int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &conn{UnixConn: ours.(*net.UnixConn), leave: func() {}, ending: make(chan struct{})}, fds[1]
+	c := &conn{UnixConn: ours.(*net.UnixConn), leave: func() {}, ending: make(chan struct{})}
+	c.goDirect()
+	return c, fds[1]
 }
 
 // A grant whose answer is to be written next is taken back when that write fails, and when it never comes.

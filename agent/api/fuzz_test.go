@@ -114,7 +114,9 @@ func converse(t testing.TB, s *Server, text []byte) []byte {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		s.serveSession(&conn{UnixConn: ends[0], peer: peer{uid: 7, exe: "/bin/\xffproduct"}, leave: func() {}})
+		c := &conn{UnixConn: ends[0], peer: peer{uid: 7, exe: "/bin/\xffproduct"}, leave: func() {}}
+		c.goDirect()
+		s.serveSession(c)
 	}()
 	go func() {
 		ends[1].Write(text) // the session may have ended

@@ -201,7 +201,9 @@ func (s *Server) admit(c *net.UnixConn) *conn {
 		refuse(c, why)
 		return nil
 	}
-	return &conn{UnixConn: c, peer: p, leave: sync.OnceFunc(func() { s.connections.give(p.key(), 1) })}
+	k := &conn{UnixConn: c, peer: p, leave: sync.OnceFunc(func() { s.connections.give(p.key(), 1) })}
+	k.goDirect()
+	return k
 }
 
 // tell reads the first byte, which tells the protocol: '{' is a session, 0x16 is TLS, inside of which the first byte
@@ -223,7 +225,9 @@ func (s *Server) speaksSession(c *conn) bool {
 	err := s.readFirst(c)
 	if err == nil && c.first[0] == 0x16 && s.tls != nil {
 		c.held = true
-		inner := tls.Server(&conn{UnixConn: c.UnixConn, first: c.first, held: true, leave: func() {}}, s.tls)
+		within := &conn{UnixConn: c.UnixConn, first: c.first, held: true, leave: func() {}}
+		within.goDirect()
+		inner := tls.Server(within, s.tls)
 		if _, err = io.ReadFull(inner, c.first[:]); err == nil {
 			c.inner = inner
 		}
@@ -326,6 +330,8 @@ type conn struct {
 	inner *tls.Conn // nil: there is no TLS around it
 	leave func()
 
+	direct direct
+
 	ending    <-chan struct{}        // closed when the listener ends; nil: never
 	reset     atomic.Bool            // the other end closed without having read all
 	rights    atomic.Pointer[rights] // by the rules that rightsOf saw last; nil: by none yet
@@ -365,7 +371,7 @@ func (c *conn) Read(p []byte) (int, error) {
 	if c.inner != nil {
 		n, err = c.inner.Read(p)
 	} else {
-		n, err = c.UnixConn.Read(p)
+		n, err = c.receive(p)
 	}
 	c.heard(err)
 	return n, err
@@ -378,7 +384,7 @@ func (c *conn) Write(p []byte) (n int, err error) {
 	if c.inner != nil {
 		n, err = c.inner.Write(p)
 	} else {
-		n, err = c.UnixConn.Write(p)
+		n, err = c.transmit(p)
 	}
 	c.proved(n, err)
 	return n, err
