@@ -30,7 +30,9 @@ func be(role string, args []string) error {
 	case "bare":
 		return serveBare(*socket)
 	case "canned":
-		return serveCanned(*socket)
+		return serveCanned(*socket, answerCanned)
+	case "canned-direct":
+		return serveCanned(*socket, answerDirect)
 	case "caller":
 		return caller(*socket, *sessions, *calm, os.Stdin, os.Stdout)
 	case "http-caller":

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -63,17 +64,12 @@ func releaseLine(answer string) (string, error) {
 // succeeded says whether an answer is a result.
 func succeeded(answer string) bool { return strings.Contains(answer, `"result"`) }
 
-// serveCanned answers every line with a canned one of the size of the agent's answer.
-func serveCanned(socket string) error {
+// serveCanned answers every line of a connection with answer.
+func serveCanned(socket string, answer func(net.Conn)) error {
 	l, err := net.Listen("unix", socket)
 	if err != nil {
 		return err
 	}
-	lease := `{"jsonrpc":"2.0","id":1,"result":{"id":"0123456789abcdef0123456789abcdef","pool":"streams","n":1,` +
-		`"items":[{"pool":"streams","n":1}],"lifetime":"process","liveness":"peerpidfd","state":"held",` +
-		`"acquired_at":"2026-05-01T12:00:00.123456789Z","expires_at":null,"holder":{"uid":1000,"gid":1000,` +
-		`"pid":12345,"exe":"/usr/bin/some-product"}}}` + "\n"
-	done := `{"jsonrpc":"2.0","id":2,"result":{}}` + "\n"
 	for {
 		c, err := l.Accept()
 		if err != nil {
@@ -81,21 +77,39 @@ func serveCanned(socket string) error {
 		}
 		go func() {
 			defer c.Close()
-			in := bufio.NewReader(c)
-			for {
-				line, err := in.ReadSlice('\n')
-				if err != nil {
-					return
-				}
-				answer := lease
-				if strings.Contains(string(line[:60]), "release") {
-					answer = done
-				}
-				if _, err := c.Write([]byte(answer)); err != nil {
-					return
-				}
-			}
+			answer(c)
 		}()
+	}
+}
+
+// The canned answers are of the size of the agent's.
+var (
+	cannedLease = []byte(`{"jsonrpc":"2.0","id":1,"result":{"id":"0123456789abcdef0123456789abcdef",` +
+		`"pool":"streams","n":1,"items":[{"pool":"streams","n":1}],"lifetime":"process","liveness":"peerpidfd",` +
+		`"state":"held","acquired_at":"2026-05-01T12:00:00.123456789Z","expires_at":null,` +
+		`"holder":{"uid":1000,"gid":1000,"pid":12345,"exe":"/usr/bin/some-product"}}}` + "\n")
+	cannedDone = []byte(`{"jsonrpc":"2.0","id":2,"result":{}}` + "\n")
+)
+
+// canned returns the answer to a line.
+func canned(line []byte) []byte {
+	if bytes.Contains(line[:min(60, len(line))], []byte("release")) {
+		return cannedDone
+	}
+	return cannedLease
+}
+
+// answerCanned answers line after line.
+func answerCanned(c net.Conn) {
+	in := bufio.NewReader(c)
+	for {
+		line, err := in.ReadSlice('\n')
+		if err != nil {
+			return
+		}
+		if _, err := c.Write(canned(line)); err != nil {
+			return
+		}
 	}
 }
 
@@ -232,25 +246,32 @@ func (s *suite) many(ctx context.Context, rounds, processes, sessions int, d due
 	return s.duel(rounds, sliceOfMany, sides)
 }
 
-// self measures a canned server beside another: what differs from 1 is what this machine adds to any ratio.
+// self measures a canned server beside another: what differs from 1 is what this machine adds to any ratio. One that
+// reads and writes as the agent does shows how much of the agent's ratios is that.
 func (s *suite) self(ctx context.Context) error {
 	if s.usher == "" {
 		return nil
 	}
+	return errors.Join(s.beCanned(ctx, "self: canned", "canned", "its like"),
+		s.beCanned(ctx, "self: canned with direct calls", "canned-direct", "one without"))
+}
+
+// beCanned measures a canned server in a role beside one in the common role.
+func (s *suite) beCanned(ctx context.Context, what, role, other string) error {
 	dir, err := os.MkdirTemp("", "u")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
 	var d duellists
-	for i, name := range []string{"a", "b"} {
-		d.sockets[i] = filepath.Join(dir, name)
-		canned, err := startServer(ctx, "canned", d.sockets[i], answers(d.sockets[i]))
+	for i, role := range []string{role, "canned"} {
+		d.sockets[i] = filepath.Join(dir, fmt.Sprint(i))
+		canned, err := startServer(ctx, role, d.sockets[i], answers(d.sockets[i]))
 		if err != nil {
 			return err
 		}
 		defer end(canned)
 		d.servers[i] = canned.Process.Pid
 	}
-	return s.three(ctx, "self: canned", "its like", 6, d, [3]goal{})
+	return s.three(ctx, what, other, 6, d, [3]goal{})
 }
