@@ -56,7 +56,7 @@ var arrows = map[string][]string{
 		"enforcer", "plugin"},
 	"agent/journal":        {},
 	"agent/journal/sealed": {"agent/files", "agent/journal"},
-	"agent/liveness":       {"agent/clock"},
+	"agent/liveness":       {"agent/clock", "agent/files"},
 	"agent/leaselog":       {"agent/eventlog", "agent/files", "enforcer"},
 	"agent/memory":         {},
 	"agent/ops":            {},

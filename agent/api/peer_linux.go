@@ -5,10 +5,13 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/usher-agent/usher/agent/files"
 )
 
 // credentials asks the kernel for the peer's identity (unix(7), SO_PEERCRED).
@@ -54,7 +57,8 @@ const maxGroups = 1 << 16
 
 // peerGroups returns the peer's supplementary groups (SO_PEERGROUPS, Linux 4.13), none where the kernel does not tell.
 func peerGroups(fd uintptr) []uint32 {
-	groups := make([]uint32, 64)
+	var most [64]uint32
+	groups := most[:]
 	for {
 		size := uint32(len(groups) * 4)
 		_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_PEERGROUPS,
@@ -65,27 +69,27 @@ func peerGroups(fd uintptr) []uint32 {
 		case errno != 0:
 			return nil
 		default:
-			return groups[:size/4]
+			return slices.Clone(groups[:size/4]) // an idle connection keeps them
 		}
 	}
 }
 
 // startTime returns when a process started, in clock ticks after boot (proc(5), field 22 of stat); 0: it is not known.
 func startTime(pid int32) uint64 {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(int(pid)) + "/stat")
+	var room [files.ShortRoom]byte // which the fields up to that one never fill
+	b, err := files.Short("/proc/"+strconv.Itoa(int(pid))+"/stat", &room)
 	if err != nil {
 		return 0
 	}
 	// The name, in brackets, may hold anything: the fields come after the last bracket.
-	f := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
-	if len(f) < 20 {
-		return 0
+	n := 0
+	for f := range bytes.FieldsSeq(b[bytes.LastIndexByte(b, ')')+1:]) {
+		if n++; n == 20 {
+			at, _ := strconv.ParseUint(string(f), 10, 64)
+			return at
+		}
 	}
-	n, err := strconv.ParseUint(string(f[19]), 10, 64)
-	if err != nil {
-		return 0
-	}
-	return n
+	return 0
 }
 
 // lives reports whether the peer's number is still its own.

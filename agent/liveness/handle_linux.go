@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/usher-agent/usher/agent/clock"
+	"github.com/usher-agent/usher/agent/files"
 )
 
 const (
@@ -328,9 +329,23 @@ func fileHandle(fd int) []byte {
 	return append(binary.LittleEndian.AppendUint32(nil, uint32(fh.Type())), fh.Bytes()...)
 }
 
-// whereabouts returns the namespaces and clocks that a process's number and start time depend on. It is read each time:
-// that is cheap, and a reading that failed for want of descriptors must not stay.
+// here is what whereabouts has read; nil: not all of it could be read yet.
+var here atomic.Pointer[Process]
+
+// whereabouts returns the namespaces and clocks that a process's number and start time depend on. They are those of
+// this process, and stay: they are read once, and again where that failed, for want of descriptors, say.
 func whereabouts() Process {
+	if p := here.Load(); p != nil {
+		return *p
+	}
+	p := readWhereabouts()
+	if p.BootID != "" && p.PIDNS != 0 && p.TimeNS != 0 {
+		here.Store(&p)
+	}
+	return p
+}
+
+func readWhereabouts() Process {
 	var p Process
 	if b, err := os.ReadFile("/proc/sys/kernel/random/boot_id"); err == nil {
 		p.BootID = strings.TrimSpace(string(b))
@@ -349,13 +364,14 @@ func whereabouts() Process {
 // pidOf reads the process id of a pidfd (pidfd_open(2), fdinfo): 0 when the process is not visible from here, -1 when
 // it is gone.
 func pidOf(fd int) (int32, error) {
-	b, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(fd))
+	var room [files.ShortRoom]byte
+	b, err := files.Short("/proc/self/fdinfo/"+strconv.Itoa(fd), &room)
 	if err != nil {
 		return 0, fmt.Errorf("%w: %v", ErrUnsupported, err)
 	}
-	for line := range strings.Lines(string(b)) {
-		if v, ok := strings.CutPrefix(line, "Pid:"); ok {
-			n, err := strconv.ParseInt(strings.TrimSpace(v), 10, 32)
+	for line := range bytes.Lines(b) {
+		if v, ok := bytes.CutPrefix(line, []byte("Pid:")); ok {
+			n, err := strconv.ParseInt(string(bytes.TrimSpace(v)), 10, 32)
 			if err != nil {
 				return 0, fmt.Errorf("%w: fdinfo: %v", ErrUnsupported, err)
 			}
@@ -370,17 +386,17 @@ func pidOf(fd int) (int32, error) {
 func startTime(pid int32) uint64 { return startTimeIn("/proc", pid) }
 
 func startTimeIn(proc string, pid int32) uint64 {
-	b, err := os.ReadFile(proc + "/" + strconv.Itoa(int(pid)) + "/stat")
+	var room [files.ShortRoom]byte // which the fields up to that one never fill
+	b, err := files.Short(proc+"/"+strconv.Itoa(int(pid))+"/stat", &room)
 	if err != nil {
 		return 0
 	}
-	f := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:]) // the name before it may hold anything
-	if len(f) < 20 {
-		return 0
+	n := 0
+	for f := range bytes.FieldsSeq(b[bytes.LastIndexByte(b, ')')+1:]) { // the name before it may hold anything
+		if n++; n == 20 {
+			at, _ := strconv.ParseUint(string(f), 10, 64)
+			return at
+		}
 	}
-	n, err := strconv.ParseUint(string(f[19]), 10, 64)
-	if err != nil {
-		return 0
-	}
-	return n
+	return 0
 }
