@@ -13,12 +13,12 @@ import (
 type peer struct {
 	uid, gid uint32
 	pid      int32 // 0: in a PID namespace that the agent does not see
+	own      bool  // the kernel does not say who it is, and lets only the agent's own user in
 	groups   []uint32
 	exe      string // empty: not readable
 	start    uint64
 	inode    uint64 // of the process's pidfd; only of a process that the agent does not see
 	profile  enforcer.ProfileRef
-	own      bool // the kernel does not say who it is, and lets only the agent's own user in
 	// executables knows the hashes that exe_sha256 rules compare; nil: none are kept
 	executables *executables
 }

@@ -27,7 +27,7 @@ func connected(t *testing.T) (*conn, int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &conn{UnixConn: ours.(*net.UnixConn), leave: func() {}, ending: make(chan struct{})}
+	c := &conn{UnixConn: ours.(*net.UnixConn), ending: make(chan struct{})}
 	c.goDirect()
 	return c, fds[1]
 }

@@ -114,7 +114,7 @@ func converse(t testing.TB, s *Server, text []byte) []byte {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		c := &conn{UnixConn: ends[0], peer: peer{uid: 7, exe: "/bin/\xffproduct"}, leave: func() {}}
+		c := &conn{UnixConn: ends[0], peer: peer{uid: 7, exe: "/bin/\xffproduct"}}
 		c.goDirect()
 		s.serveSession(c)
 	}()

@@ -55,7 +55,23 @@ func (s *Server) SetRules(r Rules) {
 	defer s.ruling.Unlock()
 	s.rules.Store(&r)
 	s.watching.Range(func(told, _ any) bool {
-		(*told.(*func(*Rules)))(&r)
+		switch told := told.(type) {
+		case *session:
+			told.ruled(&r)
+		case *func(*Rules):
+			(*told)(&r)
+		}
+		return true
+	})
+}
+
+// endAll has streams and sessions end.
+func (s *Server) endAll() {
+	s.end()
+	s.watching.Range(func(told, _ any) bool {
+		if x, is := told.(*session); is {
+			x.stop()
+		}
 		return true
 	})
 }

@@ -58,7 +58,7 @@ type Server struct {
 	log        *slog.Logger
 	rules      atomic.Pointer[Rules]
 	handler    http.Handler
-	// ends when the server drains: streams end. Sessions hang on it themselves, which costs no goroutine.
+	// ends when the server drains: streams end; and sessions, see endAll.
 	ends context.Context
 	end  context.CancelFunc
 
@@ -77,8 +77,10 @@ type Server struct {
 	accounts    *accounts
 	guesses     *guesses
 
-	ruling   sync.Mutex // held while new rules are told
-	watching sync.Map   // *func(*Rules), to call with new rules
+	ruling sync.Mutex // held while new rules are told
+	// sessions that are open, and *func(*Rules), to call with new rules. A session is there itself, which takes less
+	// memory than what it would hang on its server with.
+	watching sync.Map
 }
 
 // New returns a server that listens nowhere until Run.
@@ -112,7 +114,7 @@ func (s *Server) Run(ctx context.Context, socket *Socket) error {
 	h.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
 		return withConn(ctx, c.(*conn))
 	}
-	return s.serve(ctx, listening{socket}, h, s.end, func(c net.Conn, to *connQueue, tasks *sync.WaitGroup) {
+	return s.serve(ctx, listening{socket}, h, s.endAll, func(c net.Conn, to *connQueue, tasks *sync.WaitGroup) {
 		if k := s.admit(c.(*net.UnixConn)); k != nil {
 			k.ending = s.ends.Done()
 			tasks.Go(func() { s.tell(k, to) })
@@ -201,7 +203,8 @@ func (s *Server) admit(c *net.UnixConn) *conn {
 		refuse(c, why)
 		return nil
 	}
-	k := &conn{UnixConn: c, peer: p, leave: sync.OnceFunc(func() { s.connections.give(p.key(), 1) })}
+	k := &conn{UnixConn: c, peer: p, server: s}
+	k.counts.Store(1)
 	k.goDirect()
 	return k
 }
@@ -225,7 +228,7 @@ func (s *Server) speaksSession(c *conn) bool {
 	err := s.readFirst(c)
 	if err == nil && c.first[0] == 0x16 && s.tls != nil {
 		c.held = true
-		within := &conn{UnixConn: c.UnixConn, first: c.first, held: true, leave: func() {}}
+		within := &conn{UnixConn: c.UnixConn, first: c.first, held: true}
 		within.goDirect()
 		inner := tls.Server(within, s.tls)
 		if _, err = io.ReadFull(inner, c.first[:]); err == nil {
@@ -251,8 +254,7 @@ func (s *Server) countSent(c *conn) {
 	case !s.connections.take(c.peer.key(), 1):
 		c.dropSent()
 	default:
-		was := c.leave
-		c.leave = sync.OnceFunc(func() { was(); s.connections.give(c.peer.key(), 1) })
+		c.counts.Add(1)
 	}
 }
 
@@ -328,11 +330,12 @@ type conn struct {
 	first [1]byte
 	held  bool      // first has not been passed on yet
 	inner *tls.Conn // nil: there is no TLS around it
-	leave func()
 
 	direct direct
 
+	server    *Server                // where it is counted; nil: nowhere
 	ending    <-chan struct{}        // closed when the listener ends; nil: never
+	counts    atomic.Int32           // as so many connections
 	reset     atomic.Bool            // the other end closed without having read all
 	rights    atomic.Pointer[rights] // by the rules that rightsOf saw last; nil: by none yet
 	commonest *commonest             // of HTTP; nil: there was no such call yet
@@ -392,7 +395,9 @@ func (c *conn) Write(p []byte) (n int, err error) {
 
 func (c *conn) Close() error {
 	c.settle()
-	c.leave()
+	if n := c.counts.Swap(0); n > 0 {
+		c.server.connections.give(c.peer.key(), int(n))
+	}
 	c.dropSent()
 	if c.inner != nil {
 		return c.inner.Close() // it says goodbye, and closes the connection

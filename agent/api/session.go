@@ -88,25 +88,19 @@ type session struct {
 	ctx    context.Context
 	labels map[string]string // of every lease that names none
 
-	waiting chan struct{}
+	waiting atomic.Int32 // acquires that wait
 	// of waiting acquires: the context.CancelFunc by the request's id, as it was written, or without an id by itself
 	cancels sync.Map
 	tasks   sync.WaitGroup
-	cancel  context.CancelFunc
+	cancel  context.CancelFunc // of ctx: see stop
 	sub     subscription
 
 	takeBack func(enforcer.LeaseID) // undo, made once
-	unruled  func()                 // ends the telling of new rules
-	unblock  func() bool            // ends the watch on ctx
 
-	// What the reader of the connection needs for one message after the other; nobody else has it.
-	in      lines
-	long    []byte // the beginning of a message that is longer than the buffer; nil: there is none
-	request rpcRequest
-	pool    string // that the last plain acquire named
-	ask     enforcer.Acquire
-	giveUp  enforcer.Release
-	room    enforcer.Room
+	// What the reader of the connection needs; nobody else has it.
+	in   lines
+	long []byte   // the beginning of a message that is longer than the buffer; nil: there is none
+	read *reading // of the message that is being answered; nil: none is
 
 	waits struct { // which request waits for which lease
 		sync.Mutex
@@ -117,15 +111,12 @@ type session struct {
 	turn chan struct{}
 
 	mu     sync.Mutex // guards all below
-	out    []byte     // what is to be sent
-	fenced []fenced   // answers in out that the session looks at before and after it sends them, in their order
-	buf    []byte     // of the answer that is being written
-	shape  leaseRoom  // of the lease in it
-	same   lastLease  // that stands in it
+	pen    *writing   // nil: nothing is to be sent
+	fenced []fenced   // answers in it that the session looks at before and after it sends them, in their order
 	broken bool       // the other end takes nothing any more
 	until  time.Time
-	fresh  []enforcer.LeaseID // granted by what is in out, without a client token
-	last   bool               // out ends with the answer of the last of them,
+	fresh  []enforcer.LeaseID // granted by what is to be sent, without a client token
+	last   bool               // it ends with the answer of the last of them,
 	sure   bool               // and the session must know that it was read before it writes more
 	lost   []enforcer.LeaseID // granted by answers that could not be written
 }
@@ -152,26 +143,33 @@ func (s *Server) openSession(c *conn) *session {
 		c.Close()
 		return nil
 	}
-	ctx, cancel := context.WithCancel(s.ends)
-	x := &session{server: s, conn: c, ctx: ctx, cancel: cancel, waiting: make(chan struct{}, maxInFlight)}
+	ctx, cancel := context.WithCancel(context.Background())
+	x := &session{server: s, conn: c, ctx: ctx, cancel: cancel}
 	x.in.from = c
 	x.takeBack = x.undo
 	x.rights.Store(first)
-	x.unruled = s.onRules(x.ruled)
+	s.watching.Store(x, nil)
 	sent := c.takeSent()
 	x.agent = s.slots.Session(c.UnixConn, sent, c.peer.caller(first.admin))
 	if c.peer.pid == 0 {
 		c.peer.inode = x.agent.Inode()
 	}
-	x.unblock = context.AfterFunc(ctx, func() { c.SetReadDeadline(time.Unix(1, 0)) })
+	if s.ends.Err() != nil { // whoever ended the sessions may have missed this one
+		x.stop()
+	}
 	return x
+}
+
+// stop has a session end: what it waits for, and its reading.
+func (x *session) stop() {
+	x.cancel()
+	x.conn.SetReadDeadline(time.Unix(1, 0))
 }
 
 // close ends a session whose lines have been read.
 func (x *session) close() {
 	x.keepLine(false, x.long != nil)
 	x.in.idle()
-	x.unblock()
 	x.cancel()
 	x.hush()
 	x.tasks.Wait()
@@ -181,7 +179,7 @@ func (x *session) close() {
 	}
 	x.agent.Close()
 	x.conn.Close()
-	x.unruled()
+	x.server.watching.Delete(x)
 }
 
 // undo ends a lease whose grant was not delivered.
@@ -255,17 +253,25 @@ func (x *session) keepLine(in, out bool) bool {
 
 // line answers one message and reports whether the session goes on.
 func (x *session) line(line []byte) bool {
-	line = bytes.TrimSpace(line)
-	if len(line) == 0 {
+	if line = bytes.TrimSpace(line); len(line) == 0 {
 		return true
 	}
+	x.read = readings.Get().(*reading)
+	goesOn := x.message(line)
+	readings.Put(x.read)
+	x.read = nil
+	return goesOn
+}
+
+// message is line for a message that is not empty.
+func (x *session) message(line []byte) bool {
 	if line[0] == '[' {
 		x.reply(nil, nil, &rpcError{Code: codeInvalid,
 			Message: "batches are not taken; send one message a line, without waiting for answers"})
 		return true
 	}
 	var plain bool
-	r := &x.request // good for this message
+	r := &x.read.request
 	if *r, plain = plainRequest(line); plain {
 		// clients write this form; the methods read its parameters strictly
 	} else if err := json.Unmarshal(line, r, json.RejectUnknownMembers(true)); err != nil {

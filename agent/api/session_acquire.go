@@ -24,9 +24,8 @@ func (x *session) acquire(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 		x.answerGrant(r, g, nonce)
 		return later, nil, nil
 	}
-	select {
-	case x.waiting <- struct{}{}:
-	default:
+	if x.waiting.Add(1) > maxInFlight {
+		x.waiting.Add(-1)
 		return nil, &enforcer.Denial{Code: enforcer.RateLimited,
 			Detail: "64 requests of this session wait already, which is the most"}, nil
 	}
@@ -35,16 +34,17 @@ func (x *session) acquire(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 	return later, nil, nil
 }
 
-// asked is an acquire as a request of the core. The commonest one is in the session's own room, which the next one
-// takes: it does not wait, and whoever it is passed to keeps nothing of it.
+// asked is an acquire as a request of the core. The commonest one is in the room of this message, which others take
+// later: it does not wait, and whoever it is passed to keeps nothing of it.
 func (x *session) asked(r *rpcRequest) (q *enforcer.Acquire, nonce string, d *enforcer.Denial) {
 	if a := r.acquire; a.pool != nil {
-		if string(a.pool) != x.pool {
-			x.pool = string(a.pool)
+		m := x.read
+		if string(a.pool) != m.pool {
+			m.pool = string(a.pool)
 		}
-		x.ask = a.request(x.pool, x.conn.peer.caller(x.isAdmin()))
-		x.ask.Labels, x.ask.Room = x.labels, &x.room
-		return &x.ask, "", nil
+		m.ask = a.request(m.pool, x.conn.peer.caller(x.isAdmin()))
+		m.ask.Labels, m.ask.Room = x.labels, &m.room
+		return &m.ask, "", nil
 	}
 	var in wire.AcquireRequest
 	if d := params(r, &in); d != nil {
@@ -97,7 +97,7 @@ func (x *session) wait(r *rpcRequest, q *enforcer.Acquire, nonce string) {
 		}
 	}
 	if !waits {
-		<-x.waiting
+		x.waiting.Add(-1)
 		answer(x.ctx)
 		return
 	}
@@ -111,7 +111,7 @@ func (x *session) wait(r *rpcRequest, q *enforcer.Acquire, nonce string) {
 		cancel()
 	}
 	x.tasks.Go(func() {
-		defer func() { <-x.waiting }()
+		defer x.waiting.Add(-1)
 		defer x.waitsNoMore(q.ID)
 		defer x.flush()
 		defer x.cancels.Delete(key)

@@ -9,11 +9,10 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// Most leases of a session differ from the one before in their id and their time alone. Such an answer is the last one
-// with these, and the request's id, written over: see [session.sameAgain].
+// Most leases differ from the one before in their id and their time alone. Such an answer is the last one
+// with these, and the request's id, written over: see [writing.sameAgain].
 
-// lastLease is an answer that is a lease and stands at the beginning of a session's buf. The session's shape has what
-// else it was made of.
+// lastLease is an answer that is a lease and stands in the buf of a [writing], whose shape has what else it was made of.
 type lastLease struct {
 	holder *enforcer.Holder // nil: there is no such answer
 	idTo   uint16           // where the request's id ends
@@ -32,8 +31,8 @@ func plainLease(l *enforcer.Lease, token string) bool {
 		len(l.Others) == 0 && l.Holder != nil && len(l.Holder.Labels) == 0 && l.AcquiredAt.Nanosecond()%10 != 0
 }
 
-// remember takes note of the answer in buf. x.mu is held.
-func (x *session) remember(id jsontext.Value, l *enforcer.Lease, token string) {
+// remember takes note of the answer in buf.
+func (x *writing) remember(id jsontext.Value, l *enforcer.Lease, token string) {
 	x.same = lastLease{}
 	if !plainLease(l, token) {
 		return
@@ -47,12 +46,12 @@ func (x *session) remember(id jsontext.Value, l *enforcer.Lease, token string) {
 }
 
 // sameAgain makes the answer in buf that of a lease which differs from the last one in its id and time alone, and
-// reports whether it could. x.mu is held.
-func (x *session) sameAgain(id jsontext.Value, l *enforcer.Lease, token string) bool {
+// reports whether it could. server is that of the session.
+func (x *writing) sameAgain(server *Server, id jsontext.Value, l *enforcer.Lease, token string) bool {
 	s, was := &x.same, &x.shape
 	if s.holder == nil || !plainLease(l, token) || len(answerHead)+len(id) != int(s.idTo) ||
 		l.AcquiredAt.Unix() != was.AcquiredAt.Unix() || itemShape(l.Items[0]) != was.items[0] ||
-		string(l.Lifetime) != was.Lifetime || x.server.slots.Liveness(l) != was.Liveness ||
+		string(l.Lifetime) != was.Lifetime || server.slots.Liveness(l) != was.Liveness ||
 		l.Holder != s.holder && l.Holder.Caller != s.holder.Caller {
 		return false
 	}

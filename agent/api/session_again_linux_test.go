@@ -31,7 +31,7 @@ func TestALeaseWrittenAgain(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		says, other := "peerpidfd", 0
 		server := &Server{slots: livenessDesk{says: &says}}
-		x := &session{server: server}
+		x := &session{server: server, pen: new(writing)}
 		for range rapid.IntRange(1, 20).Draw(t, "answers") {
 			l := &enforcer.Lease{Lifetime: enforcer.LifetimeProcess, AcquiredAt: second,
 				Items:  []enforcer.Item{{Pool: "streams", N: rapid.Int64Range(1, 2).Draw(t, "n")}},
@@ -66,21 +66,23 @@ func TestALeaseWrittenAgain(t *testing.T) {
 				token = "signed"
 			}
 			id := jsontext.Value(fmt.Sprint(rapid.IntRange(8, 11).Draw(t, "request")))
-			fresh := &session{server: server}
-			x.out = x.out[:0]
+			fresh := &session{server: server, pen: new(writing)}
+			if x.pen.out = x.pen.out[:0]; rapid.Bool().Draw(t, "another session") {
+				x = &session{server: server, pen: x.pen}
+			}
 			for _, s := range []*session{x, fresh} {
 				s.writeLease(id, Grant{Lease: l}, token, false)
 			}
-			if string(x.out) != string(fresh.out) {
-				t.Fatalf("got  %s\nwant %s", x.out, fresh.out)
+			if string(x.pen.out) != string(fresh.pen.out) {
+				t.Fatalf("got  %s\nwant %s", x.pen.out, fresh.pen.out)
 			}
-			switch x.out = x.out[:0]; rapid.IntRange(0, 4).Draw(t, "then") {
+			switch x.pen.out = x.pen.out[:0]; rapid.IntRange(0, 4).Draw(t, "then") {
 			case 0:
 				x.notify(&Event{Event: wire.Event{Type: "license.changed"}, JSON: []byte(`{}`)})
 			case 1, 2:
 				x.reply(id, struct{}{}, nil)
-				if want := fmt.Sprintf(`{"jsonrpc":"2.0","id":%s,"result":{}}`+"\n", id); string(x.out) != want {
-					t.Fatalf("got %q, want %q", x.out, want)
+				if want := fmt.Sprintf(`{"jsonrpc":"2.0","id":%s,"result":{}}`+"\n", id); string(x.pen.out) != want {
+					t.Fatalf("got %q, want %q", x.pen.out, want)
 				}
 			default:
 			}

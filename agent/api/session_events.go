@@ -66,7 +66,7 @@ func (x *session) listen(as *rights) *enforcer.Denial {
 			}
 		}
 		if !isOver() {
-			x.cancel() // too slow, or the agent ends
+			x.stop() // too slow, or the agent ends
 		}
 	})
 	return nil

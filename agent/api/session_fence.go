@@ -33,18 +33,18 @@ func (x *session) look() bool {
 			still = append(still, a)
 			continue
 		}
-		id := jsontext.Value(x.out[a.from+len(answerHead) : a.idTo])
-		out = append(append(out, x.out[at:a.from]...), answerLine(id, nil, x.problemError(d))...)
+		id := jsontext.Value(x.pen.out[a.from+len(answerHead) : a.idTo])
+		out = append(append(out, x.pen.out[at:a.from]...), answerLine(id, nil, x.problemError(d))...)
 		at = a.to
 		x.fresh = slices.DeleteFunc(x.fresh, func(id enforcer.LeaseID) bool { return id == a.lease })
 	}
 	if x.fenced = still; at == 0 {
 		return true
 	}
-	if at == len(x.out) {
+	if at == len(x.pen.out) {
 		x.last, x.sure = false, false
 	}
-	x.out = append(out, x.out[at:]...)
+	x.pen.out = append(out, x.pen.out[at:]...)
 	return true
 }
 

@@ -162,9 +162,10 @@ func (x *session) release(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 		held, d = holdOff(*in.HoldOffSeconds)
 	}
 	if d == nil {
-		x.giveUp = enforcer.Release{ID: id, Caller: x.conn.peer.caller(x.isAdmin()), Force: in.Force,
-			HoldOff: held, Room: &x.room}
-		d = x.server.slots.Release(&x.giveUp)
+		m := x.read
+		m.giveUp = enforcer.Release{ID: id, Caller: x.conn.peer.caller(x.isAdmin()), Force: in.Force,
+			HoldOff: held, Room: &m.room}
+		d = x.server.slots.Release(&m.giveUp)
 	}
 	return struct{}{}, d, nil
 }

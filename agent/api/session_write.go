@@ -18,11 +18,15 @@ func (x *session) flush() {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	x.empty()
+	if x.pen != nil {
+		x.pen.rest()
+		x.pen = nil
+	}
 }
 
-// empty is flush with the lock held.
+// empty sends the gathered answers. x.mu is held.
 func (x *session) empty() {
-	if x.broken || len(x.out) == 0 {
+	if x.broken || x.pen == nil || len(x.pen.out) == 0 {
 		return
 	}
 	x.deadline()
@@ -30,17 +34,14 @@ func (x *session) empty() {
 		x.fail()
 		return
 	}
-	if _, err := x.conn.Write(x.out); err != nil {
+	if _, err := x.conn.Write(x.pen.out); err != nil {
 		x.fail()
 		return
 	}
 	if x.last {
 		x.conn.expect(unread{x.fresh[len(x.fresh)-1], x.takeBack, x.sure})
 	}
-	x.out, x.fresh, x.last, x.sure = x.out[:0], x.fresh[:0], false, false
-	if cap(x.out) > 2*sendAt {
-		x.out = nil
-	}
+	x.pen.out, x.fresh, x.last, x.sure = x.pen.out[:0], x.fresh[:0], false, false
 	if len(x.fenced) > 0 {
 		x.lookAgain()
 	}
@@ -51,7 +52,7 @@ func (x *session) fail() {
 	x.broken = true
 	x.lost = append(x.lost, x.fresh...)
 	x.fresh = x.fresh[:0]
-	x.cancel()
+	x.stop()
 }
 
 // deadline gives a write between half and all of writeWithin. x.mu is held.
@@ -71,15 +72,23 @@ func (x *session) send(b []byte) {
 
 // write is send with the lock held.
 func (x *session) write(b []byte) {
-	if x.roomFor(len(b)) {
-		x.out = append(x.out, b...)
+	if p := x.writer(); x.roomFor(len(b)) {
+		p.out = append(p.out, b...)
 	}
 }
 
-// roomFor has room in out for n bytes more, which the caller puts there, and reports whether there is any use in that.
-// x.mu is held.
+// writer returns the session's pen, which it has until the next flush. x.mu is held.
+func (x *session) writer() *writing {
+	if x.pen == nil {
+		x.pen = writings.Get().(*writing)
+	}
+	return x.pen
+}
+
+// roomFor has room for n bytes more in what the pen has written, where the caller puts them, and reports whether there
+// is any use in that. x.mu is held.
 func (x *session) roomFor(n int) bool {
-	if len(x.out) > 0 && len(x.out)+n > sendAt {
+	if len(x.pen.out) > 0 && len(x.pen.out)+n > sendAt {
 		x.empty()
 	}
 	if x.broken {
@@ -94,17 +103,12 @@ func (x *session) roomFor(n int) bool {
 func (x *session) writeLease(id jsontext.Value, g Grant, token string, acquired bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if !x.sameAgain(id, g.Lease, token) {
-		x.buf = append(append(x.buf[:0], answerHead...), id...)
-		x.buf = append(x.buf, `,"result":`...)
-		x.buf = append(x.shape.append(x.buf, x.server, g.Lease, token), '}', '\n')
-		x.remember(id, g.Lease, token)
-	}
-	x.write(x.buf)
+	p := x.writer()
+	p.lease(x.server, id, g.Lease, token)
+	x.write(p.buf)
 	if g.Late != nil && !x.broken {
-		from := len(x.out) - len(x.buf)
-		x.fenced = append(x.fenced, fenced{from, len(x.out), from + len(answerHead) + len(id), g.ID,
-			g.Late})
+		from := len(p.out) - len(p.buf)
+		x.fenced = append(x.fenced, fenced{from, len(p.out), from + len(answerHead) + len(id), g.ID, g.Late})
 	}
 	switch {
 	case !acquired || !undoable(g.Lease):
@@ -125,9 +129,12 @@ func (x *session) writeLease(id jsontext.Value, g Grant, token string, acquired 
 func (x *session) notify(ev *Event) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	x.same = lastLease{}
-	x.buf = append(append(append(x.buf[:0], `{"jsonrpc":"2.0","method":"`...), ev.Type...), `","params":`...)
-	x.write(append(append(x.buf, ev.JSON...), '}', '\n'))
+	const head, middle, tail = `{"jsonrpc":"2.0","method":"`, `","params":`, "}\n"
+	// Not by way of buf: the lease that stands in it may be of use (see sameAgain).
+	if p := x.writer(); x.roomFor(len(head) + len(ev.Type) + len(middle) + len(ev.JSON) + len(tail)) {
+		p.out = append(append(append(p.out, head...), ev.Type...), middle...)
+		p.out = append(append(p.out, ev.JSON...), tail...)
+	}
 }
 
 // notifyPlace gathers the event of an acquire that waits. Where the acquire is this session's, the event names its
@@ -150,9 +157,8 @@ func (x *session) reply(id jsontext.Value, result any, e *rpcError) {
 	if _, nothing := result.(struct{}); nothing {
 		x.mu.Lock()
 		defer x.mu.Unlock()
-		// Not in buf: the lease that stands in it may be of use (see sameAgain).
-		if x.roomFor(len(answerHead) + len(id) + len(emptyTail)) {
-			x.out = append(append(append(x.out, answerHead...), id...), emptyTail...)
+		if p := x.writer(); x.roomFor(len(answerHead) + len(id) + len(emptyTail)) {
+			p.out = append(append(append(p.out, answerHead...), id...), emptyTail...)
 		}
 		return
 	}

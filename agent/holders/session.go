@@ -58,13 +58,13 @@ type session struct {
 	asked  bool // whether the kernel gives a handle is known
 	dead   bool // it said that the process is dead
 	closed bool
-	leases map[enforcer.LeaseID]struct{} // that live by the connection
+	leases map[enforcer.LeaseID]struct{} // that live by the connection; nil: none ever did
 }
 
 // Open opens a session for the caller at the other end of a connection. It takes sent, which [TakeSent] made of what
 // came beside the first byte; nil: nothing came.
 func (o *Sessions) Open(c *net.UnixConn, sent io.Closer, caller enforcer.Caller) api.Session {
-	s := &session{of: o, conn: c, caller: caller, leases: map[enforcer.LeaseID]struct{}{}}
+	s := &session{of: o, conn: c, caller: caller}
 	if s.sent, _ = sent.(*liveness.Sent); !liveness.WantsSent() {
 		s.sent.Close() // the kernel itself tells which process connected
 		s.sent = nil
@@ -194,6 +194,9 @@ func (s *session) bind(l *enforcer.Lease, handle *liveness.Handle, strays uint64
 	s.mu.Lock()
 	closed := s.closed
 	if !closed {
+		if s.leases == nil {
+			s.leases = map[enforcer.LeaseID]struct{}{}
+		}
 		s.leases[l.ID] = struct{}{}
 	}
 	s.mu.Unlock()
