@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/usher-agent/usher/agent/api"
 	"github.com/usher-agent/usher/agent/audit"
@@ -101,7 +102,7 @@ func (o *opening) openDesk() (err error) {
 	o.metrics = metrics.New(metrics.Options{Version: o.options.Version, Revision: o.options.Commit,
 		Anchors: o.anchorsFrom(), Product: o.product(), Now: o.options.Now(),
 		Snapshot: o.snapshot, Pools: func() []enforcer.PoolStatus { return o.desk.Pools() },
-		GiveWay: desk.Pause})
+		GiveWay: desk.Pause, MeasureHolds: func() func() time.Duration { return o.desk.MeasureHolds() }})
 	o.handover = systemd.OpenStore(o.log)
 	o.running.closing(o.closeHandover)
 	if o.holders, err = holders.New(holders.Config{Handover: o.handover,

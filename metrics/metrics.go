@@ -29,6 +29,9 @@ type Options struct {
 	Pools func() []enforcer.PoolStatus
 	// GiveWay is called between two chunks of a long answer, to let others go on; nil: nothing is to be done.
 	GiveWay func()
+	// MeasureHolds is called when a scrape begins, and longest when it ends: for how long the lock that decisions take
+	// was held at one time meanwhile. nil: nobody measures.
+	MeasureHolds func() (longest func() time.Duration)
 }
 
 // Snapshot is the state of an agent at one instant. The zero value is an agent that has judged nothing.
@@ -68,6 +71,8 @@ type Metrics struct {
 	ofPool      *prometheus.Registry
 	states      func() []enforcer.PoolStatus // nil: there are none
 	giveWay     func()
+	measure     func() (longest func() time.Duration)
+	held        prometheus.Gauge
 	duration    prometheus.Histogram
 	wait        prometheus.Histogram
 	upstream    *prometheus.CounterVec
@@ -90,9 +95,12 @@ const (
 // New returns metrics that have counted nothing yet.
 func New(o Options) *Metrics {
 	m := &Metrics{rest: prometheus.NewRegistry(), ofPool: prometheus.NewRegistry(), states: o.Pools,
-		giveWay: o.GiveWay}
+		giveWay: o.GiveWay, measure: o.MeasureHolds}
 	if m.giveWay == nil {
 		m.giveWay = func() {}
+	}
+	if m.measure == nil {
+		m.measure = func() func() time.Duration { return func() time.Duration { return 0 } }
 	}
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: "usher_" + name, Help: help}, labels)
@@ -108,6 +116,9 @@ func New(o Options) *Metrics {
 	m.wait = prometheus.NewHistogram(prometheus.HistogramOpts{Name: "usher_wait_duration_seconds",
 		Help:    "How long acquires waited, whatever the outcome.",
 		Buckets: []float64{1e-3, 1e-2, 0.1, 0.5, 1, 5, 15, 60, 300, 1800, 7200}})
+	m.held = prometheus.NewGauge(prometheus.GaugeOpts{Name: "usher_scrape_longest_hold_seconds",
+		Help: "For how long the lock that decisions take was held at one time, at the longest, during the scrape " +
+			"before this one."})
 	m.reloadOK = prometheus.NewGauge(prometheus.GaugeOpts{Name: "usher_config_last_reload_successful",
 		Help: "Whether the configuration was good when last read."})
 	m.reloadOK.Set(1) // what the agent has started with was read
@@ -120,7 +131,7 @@ func New(o Options) *Metrics {
 	build.Set(1)
 	m.ofPool.MustRegister(poolCollector{m})
 	m.rest.MustRegister(m.upstream, m.emergencies, m.success,
-		m.duration, m.wait, m.reloadOK, m.reloadAt, build,
+		m.duration, m.wait, m.held, m.reloadOK, m.reloadAt, build,
 		&state{snapshot: o.Snapshot}, collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	m.setPools(nil)

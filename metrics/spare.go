@@ -18,14 +18,15 @@ type spare struct {
 var spares = sync.Pool{New: func() any { return new(spare) }}
 
 // family returns a metric of pools for the library's writer; nil where it has no series. It is good until the next
-// call, and refers to pools.
-func (s *spare) family(f *poolFamily, pools []pool) *dto.MetricFamily {
+// call, and refers to pools. It calls breathe now and then.
+func (s *spare) family(f *poolFamily, pools []pool, breathe func()) *dto.MetricFamily {
 	kind, kept, add := dto.MetricType_GAUGE, &s.gauges, newGauge
 	if f.kind == prometheus.CounterValue {
 		kind, kept, add = dto.MetricType_COUNTER, &s.counters, newCounter
 	}
 	n := 0
 	for i := range f.values {
+		breathe()
 		for j := range pools {
 			v, ok := f.of(pools[j], i)
 			if !ok {

@@ -77,6 +77,7 @@ var all = []*prometheus.Desc{descState, descCode, descWarning, descExpiry, descT
 
 // names are the metrics that do not come from a snapshot.
 var counted = []string{"usher_acquire_duration_seconds", "usher_wait_duration_seconds",
+	"usher_scrape_longest_hold_seconds",
 	"usher_upstream_requests_total", "usher_emergencies_total", "usher_upstream_last_success_timestamp_seconds",
 	"usher_config_last_reload_successful", "usher_config_last_reload_success_timestamp_seconds", "usher_build_info"}
 

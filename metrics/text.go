@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"github.com/prometheus/common/expfmt"
@@ -15,6 +16,8 @@ import (
 const (
 	// textChunk is how many bytes of an answer are made before they are sent, and others are let in.
 	textChunk = 128 << 10
+	// breath is for how long an answer is made before others are let in.
+	breath = 500 * time.Microsecond
 	// mostScrapes is how many scrapes are answered at a time.
 	mostScrapes = 8
 )
@@ -37,6 +40,8 @@ func (m *Metrics) Handler(network bool) http.Handler {
 			http.Error(w, "there are too many scrapes at a time; try again later", http.StatusServiceUnavailable)
 			return
 		}
+		longest := m.measure()
+		defer func() { m.held.Set(longest().Seconds()) }()
 		format := expfmt.NegotiateAccept(r.Header, expfmt.DefaultOpenMetricsAcceptedFormats()...)
 		kind := format.FormatType()
 		if kind != expfmt.TypeTextPlain && kind != expfmt.TypeOpenMetrics || r.URL.Query().Has("name[]") {
@@ -85,12 +90,12 @@ func (m *Metrics) answer(w http.ResponseWriter, format expfmt.Format, zip bool) 
 		defer z.Close()
 		out = z
 	}
-	t := &text{w: out, giveWay: m.giveWay}
+	t := &text{w: out, giveWay: m.giveWay, since: time.Now()}
 	lines := expfmt.NewEncoder(t, format)
 	s := spares.Get().(*spare)
 	defer spares.Put(s)
 	for i := range poolFamilies {
-		if f := s.family(&poolFamilies[i], pools); f != nil && lines.Encode(f) != nil {
+		if f := s.family(&poolFamilies[i], pools, t.breathe); f != nil && lines.Encode(f) != nil {
 			return
 		}
 	}
@@ -109,6 +114,7 @@ func (m *Metrics) answer(w http.ResponseWriter, format expfmt.Format, zip bool) 
 type text struct {
 	w       io.Writer
 	giveWay func()
+	since   time.Time // when others were let in last
 	b       []byte
 	err     error // of w
 }
@@ -124,8 +130,23 @@ func (t *text) Write(b []byte) (int, error) {
 func (t *text) sent() {
 	if len(t.b) >= textChunk {
 		t.flush()
-		t.giveWay()
+		t.letIn()
+	} else {
+		t.breathe()
 	}
+}
+
+// breathe lets others in where that was not done for a while: a thread that goes on computes until the kernel takes its
+// processor, which may be milliseconds.
+func (t *text) breathe() {
+	if time.Since(t.since) >= breath {
+		t.letIn()
+	}
+}
+
+func (t *text) letIn() {
+	t.giveWay()
+	t.since = time.Now()
 }
 
 func (t *text) flush() {

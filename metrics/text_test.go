@@ -179,7 +179,7 @@ func TestScrapeOfManyPools(t *testing.T) {
 	s, pools := new(spare), m.ofPools()
 	pieces := testing.AllocsPerRun(2, func() {
 		for i := range poolFamilies {
-			s.family(&poolFamilies[i], pools)
+			s.family(&poolFamilies[i], pools, func() {})
 		}
 	})
 	if pieces > float64(2*len(poolFamilies)) { // the library makes ten of each of 55 series of each pool
@@ -188,7 +188,7 @@ func TestScrapeOfManyPools(t *testing.T) {
 }
 
 // nowhere takes an answer, and nowhere fails after some bytes.
-type nowhere struct{ room *int }
+type nowhere struct{ room, writes *int }
 
 func (nowhere) Header() http.Header { return http.Header{} }
 func (nowhere) WriteHeader(int)     {}
@@ -197,6 +197,7 @@ func (n nowhere) Write(b []byte) (int, error) {
 	if n.room == nil {
 		return len(b), nil
 	}
+	*n.writes++
 	if *n.room -= len(b); *n.room < 0 {
 		return 0, errors.New("the caller has hung up")
 	}
@@ -205,11 +206,30 @@ func (n nowhere) Write(b []byte) (int, error) {
 
 // Nothing more is made for a caller that has hung up.
 func TestScraperHangsUp(t *testing.T) {
-	ways, room := 0, textChunk+textChunk/2
-	h := withPools(manyPools(400), func() { ways++ }).Handler(false)
-	h.ServeHTTP(nowhere{&room}, httptest.NewRequest(http.MethodGet, "/metrics", nil))
-	if ways > 3+len(poolFamilies) {
-		t.Errorf("%d chunks were made", ways)
+	writes, room := 0, textChunk+textChunk/2
+	h := withPools(manyPools(400), func() {}).Handler(false)
+	h.ServeHTTP(nowhere{&room, &writes}, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	if writes > 3 {
+		t.Errorf("%d chunks were made", writes)
+	}
+}
+
+// A scrape tells for how long the lock was held during the one before, and measures that whatever form it has.
+func TestLongestHold(t *testing.T) {
+	begun, ended := 0, 0
+	m := New(Options{Now: at, Snapshot: func() Snapshot { return Snapshot{} }, MeasureHolds: func() func() time.Duration {
+		begun++
+		return func() time.Duration { ended++; return time.Duration(ended) * time.Millisecond }
+	}})
+	h := m.Handler(false)
+	for i, want := range []string{"0", "0.001", "0.002"} {
+		w := get(h, []string{"/metrics", "/metrics?name[]=usher_build_info", "/metrics"}[i])
+		if line := "usher_scrape_longest_hold_seconds " + want + "\n"; i != 1 && !strings.Contains(w.Body.String(), line) {
+			t.Errorf("scrape %d does not have %q", i, line)
+		}
+		if begun != i+1 || ended != begun {
+			t.Errorf("after scrape %d: begun %d, ended %d", i, begun, ended)
+		}
 	}
 }
 

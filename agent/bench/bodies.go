@@ -1,10 +1,13 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os/exec"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -125,8 +128,8 @@ func (s *suite) released(ctx context.Context) error {
 	})
 }
 
-// scrape measures the longest pair while the metrics of many pools are read. A lock that is held in each reading is in
-// each one's longest pair, so that their median is at least as long.
+// scrape measures for how long the lock that decisions take is held while the metrics of many pools are read, as the
+// agent itself says in the reading after, and the longest pair meanwhile, in which each wait for a processor is, too.
 func (s *suite) scrape(ctx context.Context) error {
 	return s.onSite(ctx, func(site *site) error {
 		n := s.times(1000)
@@ -141,7 +144,7 @@ func (s *suite) scrape(ctx context.Context) error {
 			c := client(site.socket)
 			defer c.CloseIdleConnections()
 			var runs []figure
-			var took []float64
+			var took, holds []float64
 			for range s.times(20) {
 				var d time.Duration
 				with, err1 := longest(pairs, func() (err error) {
@@ -150,16 +153,38 @@ func (s *suite) scrape(ctx context.Context) error {
 					d = time.Since(begin)
 					return err
 				})
-				without, err2 := longest(pairs, func() error { return rest(d) })
-				if err := errors.Join(err1, err2); err != nil {
+				hold, err2 := longestHold(c)
+				without, err3 := longest(pairs, func() error { return rest(d) })
+				if err := errors.Join(err1, err2, err3); err != nil {
 					return errors.Join(err, pairs.dismiss())
 				}
 				runs, took = append(runs, figure{with, without, with / without}), append(took, millis(d))
+				holds = append(holds, hold)
 			}
-			s.add(fmt.Sprintf("scale: longest acquire+release while metrics of %d pools are read", n), "ms", atMost(1),
+			s.add(fmt.Sprintf("scale: longest that the lock is held while metrics of %d pools are read", n), "ms",
+				atMost(1), plain(holds...))
+			s.add(fmt.Sprintf("scale: longest acquire+release while metrics of %d pools are read", n), "ms", goal{},
 				runs)
 			s.add(fmt.Sprintf("scale: time in which metrics of %d pools are read", n), "ms", goal{}, plain(took...))
 			return pairs.dismiss()
 		})
 	})
+}
+
+// longestHold returns for how long, in ms, the lock that decisions take was held at one time in the last reading of the
+// metrics.
+func longestHold(c *http.Client) (ms float64, err error) {
+	const name = "usher_scrape_longest_hold_seconds "
+	var text bytes.Buffer
+	res, err := c.Get("http://usher/metrics?name[]=" + strings.TrimSpace(name))
+	if err := readTo(&text, res, err); err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(text.String()) {
+		if value, is := strings.CutPrefix(line, name); is {
+			seconds, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
+			return 1000 * seconds, err
+		}
+	}
+	return 0, errors.New("the metrics have no " + name)
 }

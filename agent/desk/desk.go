@@ -9,7 +9,6 @@ import (
 	"context"
 	"log/slog"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -93,7 +92,7 @@ type Desk struct {
 	store   *store       // nil: nothing is kept
 	memory  memory.Share // RunJournals's alone while it runs
 
-	mu       sync.Mutex                     // guards all below
+	mu       lock                           // guards all below
 	fence    time.Duration                  // since boot: what the verdict grants is partly over then; 0: never
 	past     func(fence time.Duration) bool // whether that is over; by a glance, for each grant is looked at again
 	core     *enforcer.Enforcer
