@@ -65,7 +65,7 @@ type DialectCall struct {
 
 	mu   sync.Mutex // guards all below
 	lost []func()
-	late []func() *enforcer.Denial
+	late []func(sent bool) *enforcer.Denial
 }
 
 // DialectCallOf returns the call that a request to a dialect is, by its context; nil for any other context.
@@ -87,7 +87,7 @@ func (c *DialectCall) IfLost(f func()) {
 }
 
 // Granted says that the call's answer gives slots that may be over when it is written: see [Grant].
-func (c *DialectCall) Granted(late func() *enforcer.Denial) {
+func (c *DialectCall) Granted(late func(sent bool) *enforcer.Denial) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.late = append(c.late, late)
@@ -103,7 +103,7 @@ func (c *DialectCall) Late() (d *enforcer.Denial) {
 		return nil // nothing can be written
 	}
 	for _, look := range late {
-		if over := look(); over != nil {
+		if over := look(false); over != nil {
 			d = over
 		}
 	}
@@ -131,7 +131,7 @@ func (c *DialectCall) deliver(failed bool) {
 		err = c.controller.Flush()
 	}
 	for _, look := range late {
-		look()
+		look(true)
 	}
 	if len(lost) == 0 {
 		return

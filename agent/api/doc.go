@@ -21,9 +21,9 @@ type Grant struct {
 	Replayed bool // an earlier request with the same client token got it
 	// Late is nil unless the slots come from something that ends, after which others may have them. Late looks whether
 	// it has ended by now. If so, it withdraws the grant, and the denial is the answer. Call it right before the answer
-	// is written, for the agent may have been stopped since it decided, and once more when the answer is written: a
+	// is written, for the agent may have been stopped since it decided, and once more when the answer is sent: a
 	// grant that is withdrawn then was answered late, and is over already. It is not safe for concurrent use.
-	Late func() *enforcer.Denial
+	Late func(sent bool) *enforcer.Denial
 }
 
 // Slots is what the handlers need of leases and draws. Its methods are safe for concurrent use, as are those of

@@ -42,13 +42,16 @@ func (d lateDesk) fence(g Grant) Grant {
 	if g.Lease != nil {
 		g.ID = enforcer.LeaseID{byte(n + 1)}
 	}
-	g.Late = func() *enforcer.Denial {
+	g.Late = func(sent bool) *enforcer.Denial {
 		if d.seen != nil {
 			d.seen()
 		}
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		(*d.looks)[n]++
+		if sent != ((*d.looks)[n] > 1) {
+			panic("the look before the answer is sent is taken for the one after it, or the other way round")
+		}
 		if (*d.looks)[n] != d.late(n) {
 			return nil
 		}

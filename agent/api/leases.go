@@ -200,7 +200,7 @@ func (c *call) look(g Grant) error {
 			return err
 		}
 	}
-	if d := g.Late(); d != nil {
+	if d := g.Late(false); d != nil {
 		c.server.answerDenial(c, d)
 		return errLate
 	}
@@ -210,7 +210,7 @@ func (c *call) look(g Grant) error {
 // lookAgain withdraws a grant that was over when its answer was sent.
 func (c *call) lookAgain(g Grant) {
 	if g.Late != nil {
-		g.Late()
+		g.Late(true)
 	}
 }
 

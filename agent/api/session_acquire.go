@@ -136,7 +136,7 @@ func (x *session) answerGrant(r *rpcRequest, g Grant, nonce string) {
 	case undoable(l) && outlivesCaller(l):
 		x.undo(l.ID)
 	case g.Late != nil:
-		g.Late()
+		g.Late(true)
 	}
 }
 

@@ -14,7 +14,7 @@ type fenced struct {
 	from, to int // its place in what is to be sent
 	idTo     int // where in it the request's id ends, which stands behind answerHead
 	lease    enforcer.LeaseID
-	late     func() *enforcer.Denial
+	late     func(sent bool) *enforcer.Denial
 }
 
 // look replaces the answers that give slots which are over by now with denials. It returns false where nothing can be
@@ -28,7 +28,7 @@ func (x *session) look() bool {
 	at := 0
 	still := x.fenced[:0]
 	for _, a := range x.fenced {
-		d := a.late()
+		d := a.late(false)
 		if d == nil {
 			still = append(still, a)
 			continue
@@ -53,7 +53,7 @@ func (x *session) look() bool {
 func (x *session) lookAgain() {
 	var left []*enforcer.Lease
 	for _, a := range x.fenced {
-		if a.late() == nil {
+		if a.late(true) == nil {
 			continue
 		}
 		if l, held := x.server.slots.Lease(a.lease); held && x.listens() {

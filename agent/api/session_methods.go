@@ -150,7 +150,7 @@ func (x *session) answerLease(r *rpcRequest, g Grant, d *enforcer.Denial) (any, 
 	if len(r.ID) > 0 {
 		x.writeLease(r.ID, g, "", false)
 	} else if g.Late != nil {
-		g.Late()
+		g.Late(true)
 	}
 	return later, nil, nil
 }

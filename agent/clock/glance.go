@@ -25,6 +25,12 @@ func (g *Glance) Past(fence time.Duration) bool {
 	return g.past(now.UnixNano(), now.Sub(loaded), fence, Fence)
 }
 
+// Ask is Past by the Fence clock itself, in any case. What it reads, later looks go on from.
+func (g *Glance) Ask(fence time.Duration) bool {
+	g.asked = false
+	return g.Past(fence)
+}
+
 // past is Past by readings of the wall clock and the monotonic one, and by the clock read.
 func (g *Glance) past(wall int64, awake, fence time.Duration, read func() time.Duration) bool {
 	since := awake - g.awake

@@ -5,6 +5,18 @@ import (
 	"time"
 )
 
+// Who asks reads the clock itself each time.
+func TestAsk(t *testing.T) {
+	t.Parallel()
+	var g Glance
+	for range 2 {
+		before := Fence()
+		if !g.Ask(before) || g.Ask(before+time.Hour) || g.fence < before || !g.asked {
+			t.Errorf("asked: %v, read %v after %v", g.asked, g.fence, before)
+		}
+	}
+}
+
 // A glance sees at once what Fence would: time that passes, a suspension, and a clock that is set. It asks the clock
 // itself only where that is needed.
 func TestGlance(t *testing.T) {

@@ -236,7 +236,7 @@ func (d *Desk) settle(out outcome) outcome {
 func (d *Desk) await(out outcome) enforcer.Decision {
 	out = d.settle(out)
 	if late := d.late(out); late != nil {
-		if denial := late(); denial != nil {
+		if denial := late(false); denial != nil {
 			return enforcer.Decision{Denial: denial}
 		}
 	}

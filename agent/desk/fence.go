@@ -15,9 +15,9 @@ type Grant struct {
 	Replayed bool // an earlier request with the same client token was granted it
 	// Late is nil unless what the lease was granted from is over at some time, when others may have it. Late looks
 	// whether it is over by now: then the grant is withdrawn, and the denial is the answer. Call it right before the
-	// answer is written, for the agent may have been stopped since it decided, and once more when it is written: what
-	// is withdrawn then was answered late, and is over already. It is not safe for concurrent use.
-	Late func() *enforcer.Denial
+	// answer is written, for the agent may have been stopped since it decided, and once more when it is sent: what is
+	// withdrawn then was answered late, and is over already. It is not safe for concurrent use.
+	Late func(sent bool) *enforcer.Denial
 }
 
 // fenceOf returns when what a decision gives is partly over; zero: never, or it gives nothing of a pool. d.mu is held.
@@ -38,12 +38,12 @@ func (d *Desk) grant(out outcome) (Grant, *enforcer.Denial) {
 }
 
 // late returns the look at a grant that is about to be answered: see [Grant]. Where nothing ends, it is nil.
-func (d *Desk) late(out outcome) func() *enforcer.Denial {
+func (d *Desk) late(out outcome) func(sent bool) *enforcer.Denial {
 	if out.fence == 0 || out.Lease == nil {
 		return nil
 	}
-	l := &look{d, out.Lease, out.Grown, out.Replayed, out.fence} // allocated only here
-	return l.late
+	l := &look{desk: d, lease: out.Lease, grown: out.Grown, replayed: out.Replayed, fence: out.fence}
+	return l.late // allocated only here
 }
 
 // passed reports whether a fence is over, by the clock itself.
@@ -56,12 +56,19 @@ type look struct {
 	grown    *enforcer.Holder // see enforcer.Decision
 	replayed bool
 	fence    time.Duration // zero: it was withdrawn
+	// Each look before the answer is sent reads the clock itself. The one after it goes on from that reading, and reads
+	// again where the wall clock and the monotonic one disagree, or much time has passed.
+	glance clock.Glance
 }
 
 // late withdraws a grant whose slots others may have by now. The agent may have been stopped, or its host
 // suspended, since it decided.
-func (l *look) late() *enforcer.Denial {
-	if l.fence == 0 || !passed(l.fence) {
+func (l *look) late(sent bool) *enforcer.Denial {
+	past := l.glance.Ask
+	if sent {
+		past = l.glance.Past
+	}
+	if l.fence == 0 || !past(l.fence) {
 		return nil
 	}
 	d := l.desk

@@ -23,8 +23,8 @@ func fencedDesk(n, left enforcer.Limit) *Desk {
 
 // lookAt looks at a grant as its answer is looked at.
 func (d *Desk) lookAt(out *outcome) *enforcer.Denial {
-	l := look{d, out.Lease, out.Grown, out.Replayed, out.fence}
-	denial := l.late()
+	l := look{desk: d, lease: out.Lease, grown: out.Grown, replayed: out.Replayed, fence: out.fence}
+	denial := l.late(false)
 	out.fence = l.fence
 	return denial
 }
@@ -100,8 +100,24 @@ func TestFenceAndAFooledGlance(t *testing.T) {
 	if denial != nil || g.Late == nil {
 		t.Fatalf("%v; a look: %v", denial, g.Late != nil)
 	}
-	if denial := g.Late(); denial == nil || denial.Code != enforcer.NotShared || len(d.core.Leases(nil)) != 0 {
+	if denial := g.Late(false); denial == nil || denial.Code != enforcer.NotShared || len(d.core.Leases(nil)) != 0 {
 		t.Errorf("answered as %v; %d leases stand", denial, len(d.core.Leases(nil)))
+	}
+}
+
+// The look after an answer was sent goes on from the reading of the one before, and sees an end that has come since.
+func TestFenceOnceSent(t *testing.T) {
+	d := fencedDesk(1, 0)
+	out := d.settle(d.decide(&enforcer.Acquire{ID: enforcer.LeaseID{1}, Pool: "streams", N: 1,
+		Lifetime: enforcer.LifetimeProcess, Caller: processOf(1)}))
+	l := look{desk: d, lease: out.Lease, fence: out.fence}
+	if before, after := l.late(false), l.late(true); before != nil || after != nil {
+		t.Fatalf("in time: %v, %v", before, after)
+	}
+	l.fence = clock.Boot()
+	d.SetFence(l.fence)
+	if denial := l.late(true); denial == nil || len(d.core.Leases(nil)) != 0 {
+		t.Errorf("late: %v; %d leases stand", denial, len(d.core.Leases(nil)))
 	}
 }
 

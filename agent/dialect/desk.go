@@ -135,7 +135,7 @@ func (d *desk) Acquire(ctx context.Context, r *enforcer.Acquire,
 	}
 	g, denial := d.c.Slots.Acquire(ctx, &q)
 	if denial == nil && g.Late != nil {
-		denial = g.Late() // a look before anything is built on the grant
+		denial = g.Late(false) // a look before anything is built on the grant
 	}
 	if denial != nil {
 		return nil, false, denial
@@ -173,7 +173,7 @@ func (d *desk) Renew(r *enforcer.Renew) (*enforcer.Lease, *enforcer.Denial) {
 	q.Owner = d.system
 	g, denial := d.c.Slots.Renew(&q)
 	if denial == nil && g.Late != nil {
-		denial = g.Late()
+		denial = g.Late(false)
 	}
 	return g.Lease, denial
 }
