@@ -217,14 +217,16 @@ func TestScraperHangsUp(t *testing.T) {
 // A scrape tells for how long the lock was held during the one before, and measures that whatever form it has.
 func TestLongestHold(t *testing.T) {
 	begun, ended := 0, 0
-	m := New(Options{Now: at, Snapshot: func() Snapshot { return Snapshot{} }, MeasureHolds: func() func() time.Duration {
-		begun++
-		return func() time.Duration { ended++; return time.Duration(ended) * time.Millisecond }
-	}})
+	m := New(Options{Now: at, Snapshot: func() Snapshot { return Snapshot{} },
+		MeasureHolds: func() func() time.Duration {
+			begun++
+			return func() time.Duration { ended++; return time.Duration(ended) * time.Millisecond }
+		}})
 	h := m.Handler(false)
 	for i, want := range []string{"0", "0.001", "0.002"} {
 		w := get(h, []string{"/metrics", "/metrics?name[]=usher_build_info", "/metrics"}[i])
-		if line := "usher_scrape_longest_hold_seconds " + want + "\n"; i != 1 && !strings.Contains(w.Body.String(), line) {
+		line := "usher_scrape_longest_hold_seconds " + want + "\n"
+		if i != 1 && !strings.Contains(w.Body.String(), line) {
 			t.Errorf("scrape %d does not have %q", i, line)
 		}
 		if begun != i+1 || ended != begun {

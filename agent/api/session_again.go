@@ -12,7 +12,8 @@ import (
 // Most leases differ from the one before in their id and their time alone. Such an answer is the last one
 // with these, and the request's id, written over: see [writing.sameAgain].
 
-// lastLease is an answer that is a lease and stands in the buf of a [writing], whose shape has what else it was made of.
+// lastLease is an answer that is a lease and stands in the buf of a [writing]. The writing's shape has what else it was
+// made of.
 type lastLease struct {
 	holder *enforcer.Holder // nil: there is no such answer
 	idTo   uint16           // where the request's id ends

@@ -22,7 +22,7 @@ type reading struct {
 
 var readings = sync.Pool{New: func() any { return new(reading) }}
 
-// writing is room for answers until they are sent. What it was used for before, by whatever session, is no part of them.
+// writing is room for answers until they are sent. What was in it before, of whatever session, is no part of them.
 type writing struct {
 	out   []byte    // what is to be sent
 	buf   []byte    // the last answer that is a lease
