@@ -20,6 +20,7 @@ func be(role string, args []string) error {
 	sessions := f.Int("sessions", 1, "how many sessions a caller has")
 	whole := f.Bool("whole", false, "a caller over HTTP times the release, too")
 	path := f.String("file", "", "the file that a writer writes")
+	kib := f.Int("kib", 16, "how many KiB a writer writes at a time; a whole part of 4 MiB")
 	query := f.String("query", "", "the query with which a lister lists the leases")
 	uid := f.Int("uid", 0, "the user whom a lister becomes")
 	calm := f.Bool("calm", false, "a caller collects its garbage between slices alone")
@@ -42,7 +43,7 @@ func be(role string, args []string) error {
 	case "lister":
 		return lister(*socket, *query, *uid, os.Stdin, os.Stdout)
 	case "writer":
-		return write(*path)
+		return write(*path, *kib)
 	case "holder":
 		if err := holder(*socket, *slots, *leases, os.Stdout); err != nil {
 			return err

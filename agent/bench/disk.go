@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"time"
 )
 
@@ -68,12 +70,16 @@ func (s *suite) slowest(on, off func() error, all ...*sufferer) (err error) {
 		defer v.t.conn.Close()
 	}
 	for range s.medianOf() {
-		for range 8 {
+		for turn := range 8 {
+			order := slices.Clone(all)
+			if turn%2 == 1 {
+				slices.Reverse(order) // the first one has the beginning of what is on, and what is left of it
+			}
 			for i, change := range []func() error{on, off} {
 				if err := change(); err != nil {
 					return err
 				}
-				for _, v := range all {
+				for _, v := range order {
 					if err := v.slice(s.times(2000), []*[]float64{&v.with, &v.without}[i]); err != nil {
 						return err
 					}
@@ -107,14 +113,38 @@ func (s *suite) diskFull(site *site, filler string) error {
 		&sufferer{name: "acquire+release, p99.9, disk full", socket: site.socket, goal: ratioAtMost(1.5)})
 }
 
-// diskBusy has another process write beside, which yields the processors to all others: the row shows what the disk
-// costs, and not what the writer's own time does. The kernel's own work for the disk yields to nobody: what it costs
-// any server shows in a canned one, which has no file.
+// diskBusy has another process write beside, which yields the processors to all others: the rows show what the disk
+// costs, and not what the writer's own time does. It can yield only between two of its calls: a kernel that is built
+// without preemption (CONFIG_PREEMPT_NONE) takes the processor away from no call, whatever waits. So it writes little at
+// a time. What a processor costs that is taken for as long as large writes take shows in rows of their own, as it does
+// in a canned server, which has no file.
 func (s *suite) diskBusy(ctx context.Context, site *site) error {
-	noise := filepath.Join(site.disk, "noise")
+	socket := filepath.Join(site.dir, "c")
+	canned, err := startServer(ctx, "canned", socket, answers(socket))
+	if err != nil {
+		return err
+	}
+	defer end(canned)
+	for _, row := range []struct {
+		name string
+		kib  int
+		goal goal
+	}{{"write-back", 16, ratioAtMost(1.5)}, {"write-back in pieces of 1 MiB", 1 << 10, goal{}}} {
+		on, off := s.writing(ctx, filepath.Join(site.disk, "noise"), row.kib)
+		if err := s.slowest(on, off,
+			&sufferer{name: "acquire+release, p99.9, under " + row.name, socket: site.socket, goal: row.goal},
+			&sufferer{name: "canned: acquire+release, p99.9, under " + row.name, socket: socket}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// writing returns what starts a process that writes to a file, some KiB at a time, and what ends it.
+func (s *suite) writing(ctx context.Context, noise string, kib int) (on, off func() error) {
 	var writer *exec.Cmd
-	begin := func() (err error) {
-		if writer, err = self(ctx, "writer", "-file", noise); err != nil {
+	on = func() (err error) {
+		if writer, err = self(ctx, "writer", "-file", noise, "-kib", strconv.Itoa(kib)); err != nil {
 			return err
 		}
 		if err := writer.Start(); err != nil {
@@ -128,21 +158,14 @@ func (s *suite) diskBusy(ctx context.Context, site *site) error {
 		end(writer)
 		return errors.New("the writer beside does not write")
 	}
-	socket := filepath.Join(site.dir, "c")
-	canned, err := startServer(ctx, "canned", socket, answers(socket))
-	if err != nil {
-		return err
-	}
-	defer end(canned)
-	return s.slowest(begin, func() error {
+	return on, func() error {
 		end(writer)
 		return os.Remove(noise)
-	}, &sufferer{name: "acquire+release, p99.9, under write-back", socket: site.socket, goal: ratioAtMost(1.5)},
-		&sufferer{name: "canned: acquire+release, p99.9, under write-back", socket: socket})
+	}
 }
 
-// write writes to a file and syncs it, 4 MiB at a time and 64 MiB in all, again and again.
-func write(path string) error {
+// write writes to a file, some KiB a call, and syncs it, 4 MiB at a time and 64 MiB in all, again and again.
+func write(path string, kib int) error {
 	if err := yieldToAll(); err != nil {
 		return fmt.Errorf("cannot yield to other processes: %w", err)
 	}
@@ -151,17 +174,18 @@ func write(path string) error {
 		return err
 	}
 	defer f.Close()
-	block := make([]byte, 1<<20)
-	for n := 0; ; n++ {
+	block := make([]byte, kib<<10)
+	calls := (4 << 20) / len(block) // of 4 MiB
+	for n := 1; ; n++ {
 		if _, err := f.Write(block); err != nil {
 			return err
 		}
-		if n%4 == 3 {
+		if n%calls == 0 {
 			if err := f.Sync(); err != nil {
 				return err
 			}
 		}
-		if n%64 == 63 {
+		if n%(16*calls) == 0 {
 			if _, err := f.Seek(0, 0); err != nil {
 				return err
 			}
