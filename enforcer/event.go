@@ -67,6 +67,9 @@ type Event struct {
 
 	Policies *Policies // of EventPolicies; nil: there are no rules
 	Linger   *Linger   // of EventLingers and EventLingerOver
+	// Other is of EventChanged: the holder that has joined the lease, has taken it over or has left it; nil: its
+	// holders are as before, or the event is read from a journal.
+	Other *Holder
 
 	found found
 }

@@ -90,7 +90,7 @@ func (e *Enforcer) rehold(was, is *Lease, by *Holder, now time.Time) Decision {
 		}
 		return Decision{Denial: d}
 	}
-	return Decision{Lease: is, Events: []Event{{Kind: EventChanged, At: now, Lease: is}}, Grown: grown}
+	return Decision{Lease: is, Events: []Event{{Kind: EventChanged, At: now, Lease: is, Other: by}}, Grown: grown}
 }
 
 // sameUnits reports whether a caller counts as one of the lease's holders in each of its pools.
@@ -135,7 +135,7 @@ func (e *Enforcer) leave(out []Event, h *held, by Caller, now time.Time) []Event
 	if i := slices.IndexFunc(others, func(o *Holder) bool { return o.is(by) }); i >= 0 {
 		l := *h.Lease
 		l.Others = slices.Delete(slices.Clone(others), i, i+1)
-		return append(out, Event{Kind: EventChanged, At: now, Lease: &l})
+		return append(out, Event{Kind: EventChanged, At: now, Lease: &l, Other: others[i]})
 	}
 	switch {
 	case !by.is(h.Holder.Caller):
@@ -148,7 +148,7 @@ func (e *Enforcer) leave(out []Event, h *held, by Caller, now time.Time) []Event
 	l := *h.Lease
 	l.Holder = &Holder{Caller: others[0].Caller, Labels: l.Holder.Labels}
 	l.Others = others[1:]
-	return append(out, Event{Kind: EventChanged, At: now, Lease: &l})
+	return append(out, Event{Kind: EventChanged, At: now, Lease: &l, Other: h.Holder})
 }
 
 func (r *Gone) decide(e *Enforcer, now time.Time) Decision {
