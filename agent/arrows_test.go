@@ -63,7 +63,7 @@ var arrows = map[string][]string{
 	"agent/repair": {"agent/config", "agent/desk", "agent/dialect", "agent/files", "agent/identity", "agent/journal",
 		"agent/seals"},
 	"agent/seals": {"agent/audit", "agent/clock", "agent/eventlog", "agent/files", "agent/identity",
-		"agent/journal", "enforcer"},
+		"agent/journal", "agent/leaselog", "enforcer"},
 	"agent/systemd": {"agent/files", "agent/liveness"},
 	"agent/upstreams": {"agent/config", "agent/files", "agent/pulse", "agent/shares", "client/wire", "enforcer",
 		"plugin"},

@@ -87,8 +87,53 @@ func TestLeasesAreLogged(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.stop()
-	if got = h.loggedLeases(); len(got) != 2 || !strings.HasPrefix(got[0], "log.gap: 1 events could not be written") ||
-		!strings.HasPrefix(got[1], "lease.ended "+one.ID[:8]) {
+	if got = h.loggedLeases(); len(got) != 3 || !strings.HasPrefix(got[0], "log.cut: ") ||
+		!strings.HasPrefix(got[1], "log.gap: 1 events could not be written") ||
+		!strings.HasPrefix(got[2], "lease.ended "+one.ID[:8]) {
 		t.Errorf("when the disk takes something again, the log has %q", got)
+	}
+}
+
+// The newest lines of the log of leases cannot be cut off unnoticed: the state's findings, the event log, the metrics and
+// the log itself say so. The same folder without a fault has no finding.
+func TestLeaseLogsEndIsSealed(t *testing.T) {
+	t.Parallel()
+	h := open(t, "events: {leases: true}\n")
+	ctx := t.Context()
+	h.drop("a.lic", h.sign("L1", 2, nil))
+	h.until("valid", inForce("L1"))
+	for range 2 { // a line each
+		l, err := h.Acquire(ctx, wire.AcquireRequest{Pool: "streams", Lifetime: "held"})
+		if err == nil {
+			err = h.Release(ctx, l.ID, false)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		h.meddle(func() {})
+	}
+	if got := h.tampered(); len(got) != 0 {
+		t.Errorf("without a fault %v is found", got)
+	}
+	h.meddle(func() { h.cutLog(leaselog.Folder) })
+	polled(t, "the cut end is missed", func() bool {
+		return h.tampered()[leaselog.Folder] == "missing" && h.metric(`usher_state_tampered{file="lease-log"} 1`)
+	})
+	h.stop()
+	got := h.loggedLeases()
+	if len(got) != 3 || !strings.HasPrefix(got[2], "log.cut: 1 lines that stood here are gone") {
+		t.Errorf("the log has %q", got)
+	}
+	dir, key, err := h.eventLog()
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := 0
+	if _, err := eventlog.Verify(dir, key, func(e eventlog.Event) {
+		if e.Type == "state.tampered" && e.Subject == leaselog.Folder {
+			said++
+		}
+	}); err != nil || said != 1 {
+		t.Errorf("the event log says so %d times (%v)", said, err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/usher-agent/usher/agent/audit"
 	"github.com/usher-agent/usher/agent/eventlog"
+	"github.com/usher-agent/usher/agent/files"
 )
 
 // leaseLogWait is how long the agent's end waits for the last lines of the log of leases.
@@ -41,6 +42,7 @@ func (a *Agent) runEvents(ctx context.Context) (stop func()) {
 		select {
 		case <-leases:
 		case <-time.After(leaseLogWait):
+			a.leases.GiveUp()
 			a.log.Error("the log of leases does not end, as where its disk hangs; its last lines may be missing")
 		}
 	}
@@ -64,13 +66,17 @@ func (a *Agent) clockReset(from, to time.Time) {
 // tellTampered logs what stands, and notes in the event log what is new.
 func (a *Agent) tellTampered() {
 	for _, f := range a.seals.Findings() {
-		a.log.Error("the state is not as the agent left it", "file", f.File, "fault", string(f.Fault), "found",
-			f.At.Format(time.RFC3339),
-			"effect", a.seals.Effect(f.File), "hint",
-			"stop the agent and run `usher doctor --repair`, which accepts the state as it is")
-		if a.seals.IsNew(f) {
-			a.audit.Note(eventlog.Event{Type: audit.StateTampered, Subject: f.File, Code: string(f.Fault),
-				Detail: a.seals.Effect(f.File)})
-		}
+		a.tellFinding(f)
+	}
+}
+
+// tellFinding is tellTampered of one file.
+func (a *Agent) tellFinding(f files.Finding) {
+	a.log.Error("the state is not as the agent left it", "file", f.File, "fault", string(f.Fault), "found",
+		f.At.Format(time.RFC3339), "effect", a.seals.Effect(f.File), "hint",
+		"stop the agent and run `usher doctor --repair`, which accepts the state as it is")
+	if a.seals.IsNew(f) {
+		a.audit.Note(eventlog.Event{Type: audit.StateTampered, Subject: f.File, Code: string(f.Fault),
+			Detail: a.seals.Effect(f.File)})
 	}
 }

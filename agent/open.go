@@ -156,9 +156,6 @@ func (o *opening) closeHandover() error {
 // closeDesk closes the journals, and seals that the agent has ended in order.
 func (o *opening) closeDesk() error {
 	err := o.desk.Close()
-	if o.audit != nil {
-		o.seals.SealEvents(o.audit.Head())
-	}
 	if err := o.seals.Close(); err != nil {
 		o.log.Warn("that the agent has ended in order could not be written", "error", err)
 	}
@@ -192,13 +189,14 @@ func (o *opening) openRecords() error {
 	}
 	o.signer = &identity.Signer{Key: o.key, Attestations: words, Product: o.product, Now: o.desk.Now}
 	if o.audit, err = audit.Open(audit.Config{Dir: o.cfg.State.Dir, Key: o.key, Users: o.cfg.Privacy.Users,
-		Now: o.desk.Now, Log: o.log}); err != nil {
+		Now: o.desk.Now, Log: o.log,
+		Seal: func(last eventlog.Head) { o.seals.SealLog(audit.Folder, last) }}); err != nil {
 		return err
 	}
 	for _, e := range o.early {
 		o.audit.Note(e)
 	}
-	o.seals.CheckEvents(o.audit.Head())
+	o.seals.CheckLog(audit.Folder, o.audit.Head())
 	return nil
 }
 

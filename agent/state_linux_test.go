@@ -407,24 +407,28 @@ func TestHistoryIsSealed(t *testing.T) {
 	}
 }
 
+// cutLog cuts the last line of a log off.
+func (h *house) cutLog(folder string) {
+	h.t.Helper()
+	all, err := filepath.Glob(h.path(filepath.Join("state", folder, "events-*")))
+	if err != nil || len(all) == 0 {
+		h.t.Fatalf("the log %s is %v, %v", folder, all, err)
+	}
+	b, err := os.ReadFile(all[len(all)-1])
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	lines := bytes.SplitAfter(b, []byte("\n"))
+	if err := os.WriteFile(all[len(all)-1], bytes.Join(lines[:len(lines)-2], nil), 0o600); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
 // The newest lines of the event log cannot be cut off unnoticed.
 func TestEventsHeadIsSealed(t *testing.T) {
 	t.Parallel()
 	h := open(t, "")
-	h.meddle(func() {
-		all, err := filepath.Glob(h.path("state/events/events-*"))
-		if err != nil || len(all) == 0 {
-			t.Fatalf("the event log is %v, %v", all, err)
-		}
-		b, err := os.ReadFile(all[len(all)-1])
-		if err != nil {
-			t.Fatal(err)
-		}
-		lines := bytes.SplitAfter(b, []byte("\n"))
-		if err := os.WriteFile(all[len(all)-1], bytes.Join(lines[:len(lines)-2], nil), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	})
+	h.meddle(func() { h.cutLog("events") })
 	if got := h.tampered(); got["events"] != "missing" {
 		t.Errorf("found %v", got)
 	}

@@ -53,11 +53,22 @@ func (o *opening) openUsage() (err error) {
 func (o *opening) openLeaseLog() {
 	o.leases = leaselog.New(leaselog.Config{Dir: filepath.Join(o.cfg.State.Dir, leaselog.Folder), Key: o.key,
 		Users: o.cfg.Privacy.Users, Now: func() time.Time { return o.desk.Now() }, Log: o.log,
-		Name: func(of enforcer.User, at time.Time) string { return o.audit.Name(of, at) },
+		Name:  func(of enforcer.User, at time.Time) string { return o.audit.Name(of, at) },
+		Seal:  func(last eventlog.Head) { o.seals.SealLog(leaselog.Folder, last) },
+		Check: o.checkLeaseLog,
 		Removed: func() {
 			o.audit.Note(eventlog.Event{Type: audit.LeaseLogRemoved,
 				Fields: map[string]string{"privacy.users": o.cfg.Privacy.Users}})
 		}}, leaseLog(o.cfg))
+}
+
+// checkLeaseLog looks whether the log of leases has the line that was its last.
+func (a *Agent) checkLeaseLog(last eventlog.Head) (gone uint64) {
+	gone = a.seals.CheckLog(leaselog.Folder, last)
+	if f, ok := a.seals.State.Found(leaselog.Folder); ok && gone > 0 {
+		a.tellFinding(f)
+	}
+	return gone
 }
 
 // leaseLog returns what the configuration says of the log of leases.

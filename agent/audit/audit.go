@@ -79,6 +79,7 @@ type Config struct {
 	Users string           // how users are named, as privacy.users says
 	Now   func() time.Time // licence time
 	Log   *slog.Logger
+	Seal  func(last eventlog.Head) // has the state's seal know the log's last line; waits for the disk
 }
 
 // Log is the event log, and the part of the last verdict that was written to it. All methods but Verdict are safe for
@@ -119,7 +120,7 @@ func Open(c Config) (*Log, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("event log: %w", err)
 	}
-	lines, err := eventlog.Open(eventlog.Config{Dir: dir, Key: c.Key, Log: c.Log})
+	lines, err := eventlog.Open(eventlog.Config{Dir: dir, Key: c.Key, Log: c.Log, Seal: c.Seal})
 	if err != nil {
 		return nil, err
 	}

@@ -37,8 +37,14 @@ const (
 	maxLine          = 1 << 20 // bytes
 )
 
-// Gap is the type of an event that says how many could not be written.
-const Gap = "log.gap"
+// Types of the log's own events.
+const (
+	Gap = "log.gap" // says how many events could not be written
+	Cut = "log.cut" // says how many lines that were the last ones are gone
+)
+
+// sealAfter is how long the last line of a log may stand without a seal.
+const sealAfter = 10 * time.Second
 
 // Event is one line.
 type Event struct {
@@ -64,6 +70,9 @@ type Config struct {
 	FileBytes int64 // of one file; zero: DefaultFileBytes
 	Files     int   // that are kept; zero: DefaultFiles
 	Log       *slog.Logger
+	// Seal has somebody else know the last line, so that it is missed when it is gone; nil: nobody does. It is called
+	// by Run, ten seconds after a line at the latest, and at the end.
+	Seal func(Head)
 }
 
 // Log takes events from Note; Run writes them.
@@ -85,6 +94,15 @@ type Log struct {
 type Head struct {
 	Sequence uint64 `json:"seq"`
 	Digest   string `json:"digest"`
+}
+
+// Lacking returns how many lines are gone at least from the end of a log whose last line was h, and now is another; 0:
+// none.
+func (h Head) Lacking(is Head) uint64 {
+	if is.Sequence > h.Sequence || is == h {
+		return 0
+	}
+	return max(1, h.Sequence-is.Sequence)
 }
 
 // Head returns the last line that is written; the zero value where there is none. It is safe to call at any time.
@@ -153,16 +171,22 @@ func (l *Log) Run(ctx context.Context) error {
 			l.file.Close() // every line was synced
 		}
 	}()
+	seal := NewSealer(l.cfg.Seal)
 	for {
 		select {
 		case e := <-l.queue:
 			l.write(e)
+			seal.Soon(l.Head())
+		case <-seal.Due():
+			seal.Now()
 		case <-ctx.Done():
 			for {
 				select {
 				case e := <-l.queue:
 					l.write(e)
 				default:
+					seal.Soon(l.Head())
+					seal.Now()
 					return nil
 				}
 			}
@@ -353,7 +377,11 @@ type Report struct {
 	From    time.Time `json:"from,omitzero"`
 	To      time.Time `json:"to,omitzero"`
 	Missing uint64    `json:"missing"` // events that could not be written, by the log's own words
+	Gone    uint64    `json:"gone"`    // lines that were taken away from the log's end, by its own words
 	Torn    bool      `json:"torn"`    // a crash has cut the last line off
+	// Sealed is the number of the last line that the state's seal knows; 0: none, or it was not looked at. It is for
+	// callers who can read the seal.
+	Sealed uint64 `json:"sealed"`
 }
 
 // Broken says where a log is not as its agent wrote it.
@@ -367,7 +395,8 @@ type Broken struct {
 func (b *Broken) Error() string { return fmt.Sprintf("%s, line %d: %s", b.File, b.Line, b.Why) }
 
 // Verify reads a log and checks that it is one chain, signed by key throughout; a nil key checks the chain alone. Its
-// error is a [*Broken] where the log was changed. It cannot see that the newest lines were cut off.
+// error is a [*Broken] where the log was changed. That the newest lines were cut off shows only beside what was sealed
+// of them ([Log.Head]).
 func Verify(dir string, key ed25519.PublicKey, see func(Event)) (r Report, err error) {
 	names, err := logFiles(dir)
 	if err != nil {
@@ -418,11 +447,12 @@ func verifyFile(path, name string, newest bool, key ed25519.PublicKey, prev *str
 		if r.Events++; r.Events == 1 {
 			r.First, r.From = e.Sequence, e.At
 		}
-		if e.Type == Gap {
-			var missing uint64
-			if _, err := fmt.Sscanf(e.Detail, "%d", &missing); err == nil {
-				r.Missing += missing
-			}
+		switch e.Type {
+		case Gap:
+			r.Missing += counted(e.Detail)
+		case Cut:
+			r.Gone += counted(e.Detail)
+		default:
 		}
 		r.Last, r.To = e.Sequence, e.At
 		*prev = digest(line)
@@ -430,6 +460,12 @@ func verifyFile(path, name string, newest bool, key ed25519.PublicKey, prev *str
 			see(e)
 		}
 	}
+}
+
+// counted returns the number that a sentence begins with; 0: it begins with none.
+func counted(detail string) (n uint64) {
+	_, _ = fmt.Sscanf(detail, "%d", &n)
+	return n
 }
 
 // signed reports whether a line is an event's, byte for byte, and signed.

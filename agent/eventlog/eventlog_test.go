@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -224,4 +226,45 @@ func TestUsers(t *testing.T) {
 			t.Errorf("%s: %q, %v", mode, got, err)
 		}
 	}
+}
+
+// Somebody else knows the last line ten seconds after it was written, and at the log's end: no sooner, so that many
+// lines are one seal, and not again while no line comes.
+func TestEndIsSealed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		type sealed struct {
+			sequence uint64
+			after    time.Duration
+		}
+		var seals []sealed
+		began := time.Now()
+		f.cfg.Seal = func(h Head) { seals = append(seals, sealed{h.Sequence, time.Since(began)}) }
+		l, err := Open(f.cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			l.Run(ctx)
+		}()
+		for range 3 {
+			l.Note(Event{Type: "test"})
+			time.Sleep(4 * time.Second)
+		}
+		time.Sleep(time.Minute)
+		l.Note(Event{Type: "test"})
+		cancel()
+		<-done
+		want := []sealed{{3, 10 * time.Second}, {4, 72 * time.Second}}
+		if !slices.Equal(seals, want) {
+			t.Errorf("the last line was sealed as %v rather than %v", seals, want)
+		}
+		if was, err := Last(f.cfg.Dir); err != nil || was != l.Head() || was.Lacking(Head{}) != 4 ||
+			was.Lacking(was) != 0 || (Head{3, "x"}).Lacking(was) != 0 || (Head{4, "x"}).Lacking(was) != 1 {
+			t.Errorf("the last line on the disk is %+v (%v), and the log's is %+v", was, err, l.Head())
+		}
+	})
 }

@@ -10,6 +10,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -97,6 +98,25 @@ func eachOf(dir, name string, yield func(Line) bool) (more bool, err error) {
 			return false, nil
 		}
 	}
+}
+
+// Last returns the last whole line of a log in a folder, and changes nothing; zero: there is none that can be read.
+func Last(dir string) (Head, error) {
+	names, err := logFiles(dir)
+	if err != nil {
+		return Head{}, err
+	}
+	for _, name := range slices.Backward(names) { // a crash may have left the newest without a line
+		var e Event
+		_, last, err := tail(filepath.Join(dir, name))
+		if err != nil {
+			return Head{}, err
+		}
+		if last != nil && json.Unmarshal(last, &e) == nil {
+			return Head{e.Sequence, digest(last)}, nil
+		}
+	}
+	return Head{}, nil
 }
 
 // Digest is what the line behind a line names as its predecessor: the SHA-256, in hex.

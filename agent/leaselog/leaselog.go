@@ -1,5 +1,5 @@
-// Package leaselog keeps a line for each lease that was granted and each that has ended, for those who are used to the
-// OUT and IN lines of other licence managers. It is kept only where the site asks for it, apart from the event log, so
+// Package leaselog keeps a line for each lease that was granted and each that has ended, for holders that join and leave,
+// and for slots that linger, for those who are used to the OUT and IN lines of other licence managers. It is kept only where the site asks for it, apart from the event log, so
 // that leases push nothing else out of that. [Log.Observe] puts an event into a buffer and waits for nothing: where the
 // buffer is full, as when the disk hangs, or where the disk takes no line, events are dropped and counted. Start
 // reading at [Log.Run].
@@ -35,9 +35,14 @@ const Type = "leases"
 
 // The types of entries.
 const (
-	Granted = "lease.granted"
-	Drawn   = "lease.drawn"
-	Ended   = "lease.ended"
+	Granted    = "lease.granted"
+	Drawn      = "lease.drawn"
+	Ended      = "lease.ended"
+	Renewed    = "lease.renewed" // for the first time in an hour, or with another holder
+	Joined     = "lease.joined"
+	Left       = "lease.left" // and others hold it still
+	Lingers    = "lease.lingers"
+	LingerOver = "lease.linger_over"
 )
 
 // Bounds of the log.
@@ -53,23 +58,28 @@ const (
 	lineBytes  = 256 << 10 // of the entries of one line, and one entry more, which is less than the log reads
 	namesKnown = 16 << 10  // users whose names are remembered between two hours
 	spared     = 1000      // events for which the room is kept
+	renewedBy  = 1024      // leases of one hour whose renewals have lines
 )
 
 // settingFile is a file in the folder. It has the setting of privacy.users that shows the most among those under which
 // lines were written.
 const settingFile = "users"
 
-// Entry is a lease that was granted, a draw, or a lease that has ended.
+// Entry is what has happened to a lease, a draw, or what has happened to slots that linger.
 type Entry struct {
 	At       time.Time `json:"at"` // licence time
 	Type     string    `json:"type"`
 	Lease    string    `json:"lease"` // the first eight digits of its id
 	Items    []Item    `json:"items"`
-	Lifetime string    `json:"lifetime"`
+	Lifetime string    `json:"lifetime,omitempty"`
 	Holder   string    `json:"holder,omitempty"` // as privacy.users names users; empty: it omits them
 	Cause    string    `json:"cause,omitempty"`  // why it has ended
-	Rule     string    `json:"rule,omitempty"`   // of the site's that ended it
+	Rule     string    `json:"rule,omitempty"`   // of the site's that ended it, or by which its slots linger
 	Held     float64   `json:"held_seconds,omitempty"`
+	Until    time.Time `json:"until,omitzero"`    // of Renewed and Lingers
+	Holders  int       `json:"holders,omitempty"` // of Joined and Left: how many hold it from then on
+	// Renewals is of Renewed without a lease: how many others there were in an hour.
+	Renewals uint64 `json:"renewals,omitempty"`
 }
 
 // Item is slots of a pool, or parts of slots, or what is drawn from a meter.
@@ -90,6 +100,10 @@ type Config struct {
 	Log  *slog.Logger
 	// Removed is called when the log is removed, since Users does not allow what it says any more.
 	Removed func()
+	// Seal has the state's seal know the log's last line, and Check looks whether the log has the line that the seal
+	// knows: it returns how many lines are gone at least. Both may wait for the disk.
+	Seal  func(last eventlog.Head)
+	Check func(last eventlog.Head) (gone uint64)
 }
 
 // Settings are what an operator can change while the agent runs.
@@ -110,6 +124,9 @@ type Log struct {
 	mu      sync.Mutex // guards all below; a leaf, held for a moment
 	waiting []seen
 	missing uint64 // events that the log does not know of, and has not said so
+	passed  uint64 // renewals that found little room, and get no line
+
+	givenUp atomic.Bool // nobody waits for Run any more, and the folder may be another's
 
 	// Run's alone.
 	fileBytes int64 // of a file of the log
@@ -120,6 +137,11 @@ type Log struct {
 	names     map[namedUser]string
 	hour      time.Time // of names
 	bad       error     // why the last write failed
+	ending    bool      // this is the last flush
+	sealer    *eventlog.Sealer
+	renewed   map[enforcer.LeaseID]struct{} // in the hour renewedIn
+	renewedIn time.Time
+	others    uint64 // renewals of other leases in that hour
 }
 
 type namedUser struct {
@@ -129,20 +151,34 @@ type namedUser struct {
 
 // seen is an event as it was seen: a formatted one would cost those who decide.
 type seen struct {
-	at    time.Time
-	lease *enforcer.Lease
-	kind  enforcer.EventKind
-	cause enforcer.Cause
-	rule  string
+	at     time.Time
+	lease  *enforcer.Lease // nil: of Lingers and LingerOver, and of renewals that have no line
+	kind   enforcer.EventKind
+	cause  enforcer.Cause
+	rule   string
+	other  *enforcer.Holder
+	linger *enforcer.Linger
+	n      uint64 // renewals
 }
 
 // New returns a log. It opens nothing: a log that cannot be opened keeps no agent from its start.
 func New(c Config, s Settings) *Log {
 	l := &Log{cfg: c, fileBytes: fileBytes, buffered: buffered, rest: rest,
 		wake: make(chan struct{}, 1)}
+	l.sealer = eventlog.NewSealer(l.seal)
 	l.settings.Store(&s)
 	return l
 }
+
+// seal has the log's last line known elsewhere.
+func (l *Log) seal(last eventlog.Head) {
+	if !l.givenUp.Load() {
+		l.cfg.Seal(last)
+	}
+}
+
+// GiveUp says that nobody waits for Run any more: what it seals from now on might be another agent's.
+func (l *Log) GiveUp() { l.givenUp.Store(true) }
 
 // Set changes the settings.
 func (l *Log) Set(s Settings) { l.settings.Store(&s) }
@@ -155,16 +191,28 @@ func (l *Log) Observe(ev *enforcer.Event) {
 	if !l.settings.Load().On {
 		return
 	}
+	room := l.buffered
 	switch ev.Kind {
-	case enforcer.EventGranted, enforcer.EventDrawn, enforcer.EventEnded:
+	case enforcer.EventGranted, enforcer.EventDrawn, enforcer.EventEnded, enforcer.EventLingers,
+		enforcer.EventLingerOver:
+	case enforcer.EventRenewed:
+		room /= 2 // they are many, say little, and take the place of nothing else
+	case enforcer.EventChanged:
+		if ev.Other == nil {
+			return
+		}
 	default:
 		return
 	}
 	l.mu.Lock()
 	n := len(l.waiting)
-	if n < l.buffered {
-		l.waiting = append(l.waiting, seen{ev.At, ev.Lease, ev.Kind, ev.Cause, ev.Rule})
-	} else {
+	switch {
+	case n < room:
+		l.waiting = append(l.waiting, seen{at: ev.At, lease: ev.Lease, kind: ev.Kind, cause: ev.Cause, rule: ev.Rule,
+			other: ev.Other, linger: ev.Linger})
+	case n < l.buffered:
+		l.passed++
+	default:
 		l.missing++
 	}
 	l.mu.Unlock()
@@ -182,7 +230,7 @@ func (l *Log) Observe(ev *enforcer.Event) {
 // Run writes what was observed, until ctx ends, and then what is left. It removes first what privacy.users does not
 // allow.
 func (l *Log) Run(ctx context.Context) {
-	if err := l.forget(); err != nil {
+	if err := l.begin(); err != nil {
 		l.failed(err)
 	}
 	timer := time.NewTimer(gather)
@@ -190,11 +238,16 @@ func (l *Log) Run(ctx context.Context) {
 	for n := 0; ; {
 		select {
 		case <-ctx.Done():
+			l.ending = true
 			l.flush()
+			l.sealer.Now()
 			if l.lines != nil {
 				l.lines.Close() // every line is on the disk
 			}
 			return
+		case <-l.sealer.Due():
+			l.sealer.Now()
+			continue
 		case <-l.wake:
 		}
 		timer.Reset(max(gather, time.Duration(n)*l.rest))
@@ -206,13 +259,32 @@ func (l *Log) Run(ctx context.Context) {
 	}
 }
 
+// begin removes what privacy.users does not allow, and looks whether the log is as it was. Where it is switched off no
+// file is opened for that.
+func (l *Log) begin() error {
+	if l.settings.Load().On {
+		return l.open()
+	}
+	if err := l.forget(); err != nil {
+		return err
+	}
+	last, err := eventlog.Last(l.cfg.Dir)
+	if err == nil {
+		l.cfg.Check(last)
+	}
+	return err
+}
+
 // flush writes what waits, and returns how many events that were.
 func (l *Log) flush() int {
 	l.mu.Lock()
 	all := l.waiting
 	l.waiting, l.spare = l.spare[:0], nil
+	l.others += l.passed
+	l.passed = 0
 	l.mu.Unlock()
-	for rest := all; len(rest) > 0; {
+	lot := l.thin(all)
+	for rest := lot; len(rest) > 0; {
 		n, err := l.write(rest)
 		if err != nil {
 			l.miss(n)
@@ -226,7 +298,47 @@ func (l *Log) flush() int {
 	if cap(all) <= spared {
 		l.spare = all
 	}
-	return len(all)
+	if l.lines != nil {
+		l.sealer.Soon(l.lines.Head())
+	}
+	return len(lot)
+}
+
+// thin leaves out renewals, which are many and say little: the first of a lease in an hour has a line, for so many
+// leases. The others of an hour are one number.
+func (l *Log) thin(all []seen) []seen {
+	if !l.ending && !slices.ContainsFunc(all, func(s seen) bool { return s.kind == enforcer.EventRenewed }) {
+		return all
+	}
+	out := make([]seen, 0, len(all)+1)
+	sum := func(at time.Time) {
+		if l.others > 0 {
+			out = append(out, seen{at: at, kind: enforcer.EventRenewed, n: l.others})
+			l.others = 0
+		}
+	}
+	for _, s := range all {
+		if s.kind != enforcer.EventRenewed {
+			out = append(out, s)
+			continue
+		}
+		if hour := s.at.Truncate(time.Hour); !hour.Equal(l.renewedIn) {
+			sum(s.at)
+			l.renewedIn, l.renewed = hour, map[enforcer.LeaseID]struct{}{}
+		}
+		switch _, again := l.renewed[s.lease.ID]; {
+		case again:
+		case len(l.renewed) >= renewedBy:
+			l.others++
+		default:
+			l.renewed[s.lease.ID] = struct{}{}
+			out = append(out, s)
+		}
+	}
+	if l.ending {
+		sum(l.cfg.Now())
+	}
+	return out
 }
 
 // miss counts entries that are not written.
@@ -281,26 +393,70 @@ func (l *Log) write(some []seen) (n int, err error) {
 
 // entry returns what an event was.
 func (l *Log) entry(s *seen) Entry {
-	is := s.lease
-	out := Entry{At: s.at.UTC().Truncate(time.Millisecond), Type: Granted, Lease: is.ID.String()[:8],
-		Lifetime: string(is.Lifetime)}
-	for _, it := range is.Items {
-		item := Item{Pool: it.Pool, N: it.N}
-		if it.Of > 1 {
-			item.Of = it.Of
-		}
-		out.Items = append(out.Items, item)
+	out := Entry{At: s.at.UTC().Truncate(time.Millisecond), Type: Granted}
+	switch {
+	case s.linger != nil:
+		return l.lingers(s, out)
+	case s.lease == nil:
+		out.Type, out.Items, out.Renewals = Renewed, []Item{}, s.n
+		return out
 	}
+	is := s.lease
+	out.Lease, out.Items, out.Lifetime = is.ID.String()[:8], items(is.Items), string(is.Lifetime)
+	holder := is.Holder
 	switch s.kind {
 	case enforcer.EventDrawn:
 		out.Type = Drawn
 	case enforcer.EventEnded:
 		out.Type, out.Cause, out.Rule = Ended, string(s.cause), s.rule
 		out.Held = max(0, s.at.Sub(is.AcquiredAt).Round(time.Millisecond).Seconds())
+	case enforcer.EventRenewed:
+		out.Type, out.Until = Renewed, second(is.ExpiresAt)
+	case enforcer.EventChanged:
+		switch {
+		case s.other == is.Holder: // a caller that renews or attaches, and has not held it before
+			out.Type, out.Until = Renewed, second(is.ExpiresAt)
+		case slices.Contains(is.Others, s.other):
+			out.Type, out.Holders = Joined, 1+len(is.Others)
+		default:
+			out.Type, out.Holders = Left, 1+len(is.Others)
+		}
+		holder = s.other
 	default:
 	}
-	if is.Holder != nil {
-		out.Holder = l.name(is.Holder.Who(), s.at)
+	if holder != nil {
+		out.Holder = l.name(holder.Who(), s.at)
+	}
+	return out
+}
+
+// lingers returns what became of slots that linger.
+func (l *Log) lingers(s *seen, out Entry) Entry {
+	is := s.linger
+	out.Lease, out.Items, out.Rule = is.Lease.String()[:8], items([]enforcer.Item{is.Item}), is.Rule
+	out.Holder = l.name(is.Who, s.at)
+	if out.Type, out.Until = Lingers, second(is.Until); s.kind == enforcer.EventLingerOver {
+		out.Type, out.Cause, out.Until = LingerOver, string(s.cause), time.Time{}
+	}
+	return out
+}
+
+// second returns an instant as lines have it; zero stays zero.
+func second(t time.Time) time.Time {
+	if t.IsZero() {
+		return t
+	}
+	return t.UTC().Truncate(time.Second)
+}
+
+func items(of []enforcer.Item) []Item {
+	out := make([]Item, 0, len(of))
+	for _, it := range of {
+		item := Item{Pool: it.Pool, N: it.N}
+		if it.Of > 1 {
+			item.Of = it.Of
+		}
+		out = append(out, item)
 	}
 	return out
 }
@@ -346,6 +502,10 @@ func (l *Log) open() error {
 		return err
 	}
 	l.lines, l.mib = lines, mib
+	if gone := l.cfg.Check(lines.Head()); gone > 0 {
+		return lines.Append(eventlog.Event{At: l.cfg.Now(), Type: eventlog.Cut,
+			Detail: fmt.Sprintf("%d lines that stood here are gone", gone)})
+	}
 	return nil
 }
 
@@ -389,6 +549,7 @@ func (l *Log) forget() error {
 	if err != nil || was <= rank(l.cfg.Users) {
 		return err
 	}
+	l.seal(eventlog.Head{}) // before: else a crash in between would look like lines that somebody has cut off
 	if err := errors.Join(l.removeAside(), os.RemoveAll(l.cfg.Dir)); err != nil {
 		return fmt.Errorf("privacy.users does not allow what is kept, and it cannot be removed yet: %w", err)
 	}

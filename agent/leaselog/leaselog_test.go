@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,6 +25,10 @@ type fixture struct {
 	removed   int
 	rest      time.Duration
 	fileBytes int64 // of a file, as though it were 4 MiB
+
+	mu     sync.Mutex // guards both below
+	sealed eventlog.Head
+	seals  int
 }
 
 func newFixture(t *testing.T) *fixture {
@@ -34,7 +39,21 @@ func newFixture(t *testing.T) *fixture {
 	f := &fixture{t: t, pub: pub, fileBytes: fileBytes, rest: rest}
 	f.cfg = Config{Dir: filepath.Join(t.TempDir(), Folder), Key: key, Users: eventlog.UsersPlain, Now: time.Now,
 		Name: func(u enforcer.User, _ time.Time) string { return fmt.Sprint("user ", u.UID) },
-		Log:  slog.New(slog.DiscardHandler), Removed: func() { f.removed++ }}
+		Log:  slog.New(slog.DiscardHandler), Removed: func() { f.removed++ },
+		Seal: func(last eventlog.Head) {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.sealed, f.seals = last, f.seals+1
+		},
+		Check: func(last eventlog.Head) uint64 {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			gone := f.sealed.Lacking(last)
+			if gone > 0 {
+				f.sealed = last
+			}
+			return gone
+		}}
 	return f
 }
 
@@ -87,7 +106,8 @@ func TestLeasesAreWritten(t *testing.T) {
 		l := f.run(on, func(l *Log) {
 			now := time.Now()
 			l.Observe(event(enforcer.EventGranted, 1, now))
-			l.Observe(event(enforcer.EventRenewed, 1, now))
+			l.Observe(event(enforcer.EventNoted, 1, now))
+			l.Observe(event(enforcer.EventChanged, 1, now)) // doubted: it has the holders that it had
 			l.Observe(event(enforcer.EventDrawn, 2, now))
 			time.Sleep(time.Second) // of the test's own clock: what was observed is written
 			if len(f.entries()) != 2 {
@@ -292,30 +312,36 @@ func TestStricterSettingRemoves(t *testing.T) {
 	}
 }
 
-// A log that another key has signed, or whose end is no line, is put aside, and a new one begins. One that a crash has
-// cut off goes on.
+// A log that another key has signed, or whose end is no line, is put aside, and a new one begins. Where the state's seal
+// knows its lines, the new one says that they are gone. One that a crash has cut off goes on.
 func TestOthersLogIsPutAside(t *testing.T) {
 	write := func(f *fixture) { f.run(on, func(l *Log) { l.Observe(event(enforcer.EventGranted, 1, time.Now())) }) }
 	for name, c := range map[string]struct {
-		spoil func(f *fixture, file string) error
-		aside bool
+		spoil   func(f *fixture, file string) error
+		aside   bool
+		entries int
 	}{
 		"another key": {func(f *fixture, _ string) (err error) {
 			f.pub, f.cfg.Key, err = ed25519.GenerateKey(nil)
 			return err
-		}, true},
-		"no line": {func(_ *fixture, file string) error { return add(file, "hello\n") }, true},
-		"cut off": {func(_ *fixture, file string) error { return add(file, `{"seq":2,`) }, false},
+		}, true, 1},
+		"no line": {func(_ *fixture, file string) error { return add(file, "hello\n") }, true, 2},
+		"cut off": {func(_ *fixture, file string) error { return add(file, `{"seq":2,`) }, false, 2},
 	} {
 		f := newFixture(t)
 		write(f)
+		if name == "another key" {
+			f.sealed = eventlog.Head{} // the seal is another key's, too
+		}
 		if err := c.spoil(f, filepath.Join(f.cfg.Dir, "events-000000000001.jsonl")); err != nil {
 			t.Fatal(err)
 		}
 		write(f)
 		aside, err := filepath.Glob(f.cfg.Dir + "-*")
-		if want := map[bool]int{true: 1}[c.aside]; err != nil || len(aside) != want || len(f.entries()) != 2-want {
-			t.Errorf("%s: put aside %v (%v), and the log has %+v", name, aside, err, f.entries())
+		all := f.entries()
+		if want := map[bool]int{true: 1}[c.aside]; err != nil || len(aside) != want || len(all) != c.entries ||
+			(all[0].Type == eventlog.Cut) != (name == "no line") {
+			t.Errorf("%s: put aside %v (%v), and the log has %+v", name, aside, err, all)
 		}
 	}
 }

@@ -51,12 +51,21 @@ func (e Entry) Text() string {
 	if e.Type == Ended {
 		s += " after " + enforcer.Span(time.Duration(e.Held*float64(time.Second)).Round(time.Millisecond))
 	}
+	if !e.Until.IsZero() {
+		s += " until " + e.Until.UTC().Format(time.RFC3339)
+	}
+	if e.Renewals > 0 {
+		s += fmt.Sprintf(" %d more of other leases", e.Renewals)
+	}
 	var more []string
 	if e.Holder != "" {
 		more = append(more, "holder="+e.Holder)
 	}
 	if e.Lifetime != "" {
 		more = append(more, "lifetime="+e.Lifetime)
+	}
+	if e.Holders > 0 {
+		more = append(more, fmt.Sprintf("holders=%d", e.Holders))
 	}
 	if len(more) > 0 {
 		s += " (" + strings.Join(more, ", ") + ")"

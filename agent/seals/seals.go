@@ -21,6 +21,7 @@ import (
 	"github.com/usher-agent/usher/agent/identity"
 	"github.com/usher-agent/usher/agent/journal"
 	"github.com/usher-agent/usher/agent/journal/sealed"
+	"github.com/usher-agent/usher/agent/leaselog"
 	"github.com/usher-agent/usher/enforcer"
 )
 
@@ -166,23 +167,47 @@ func (s *Seals) runtimeVault(is, was runtimeAnchor) files.VaultConfig {
 // Past reports whether an agent that starts would find the runtime folder's journal to be of an earlier start of the
 // host. It changes nothing. No agent may be using the folders.
 func Past(c Config, runtimeDir string) bool {
-	k, err := files.NewKey(c.Key.Seed(), identity.Thumbprint(c.Key.Public().(ed25519.PublicKey)))
+	s, err := read(c)
 	if err != nil {
-		return false
-	}
-	nothing := func(string, []byte, fs.FileMode) error { return nil }
-	s := &Seals{key: k, now: c.Now}
-	if s.State, err = files.OpenVault(files.VaultConfig{Dir: c.Dir, Manifest: stateManifest, Key: k, Now: c.Now,
-		Write: nothing}, files.Earlier{}); err != nil {
 		return false
 	}
 	var was runtimeAnchor
 	s.State.Fact(runtimeFact, &was)
 	of := s.runtimeVault(runtimeAnchor{Boot: clock.BootID(), Dir: runtimeDir}, was)
-	of.Write = nothing
+	of.Write = nowhere
 	s.Runtime, err = files.OpenVault(of, files.Earlier{})
 	return err == nil && s.Runtime.Past(RuntimeJournal)
 }
+
+// LastLines returns what the seal of a state folder knows as the last lines of its logs, by their folders. It changes
+// nothing. An agent may be using the folder: who reads the logs behind this finds no less in them.
+func LastLines(c Config) (map[string]eventlog.Head, error) {
+	s, err := read(c)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]eventlog.Head{}
+	for _, folder := range []string{audit.Folder, leaselog.Folder} {
+		if last := s.LastLine(folder); last.Sequence > 0 {
+			out[folder] = last
+		}
+	}
+	return out, nil
+}
+
+// read reads the seal of a state folder alone. It writes nothing.
+func read(c Config) (*Seals, error) {
+	k, err := files.NewKey(c.Key.Seed(), identity.Thumbprint(c.Key.Public().(ed25519.PublicKey)))
+	if err != nil {
+		return nil, err
+	}
+	s := &Seals{key: k, now: c.Now}
+	s.State, err = files.OpenVault(files.VaultConfig{Dir: c.Dir, Manifest: stateManifest, Key: k, Now: c.Now,
+		Write: nowhere}, files.Earlier{})
+	return s, err
+}
+
+func nowhere(string, []byte, fs.FileMode) error { return nil }
 
 // Close says that the agent has ended in order.
 func (s *Seals) Close() error {
@@ -193,25 +218,30 @@ func (s *Seals) Close() error {
 	return s.State.SetFact(runtimeFact, s.anchor)
 }
 
-// eventsFact is what the manifest says of the event log: its last line, or one not much older.
-const eventsFact = "events"
-
-// CheckEvents looks whether the event log, whose last line is given, still has the line that was its last.
-func (s *Seals) CheckEvents(is eventlog.Head) {
-	var was eventlog.Head
-	if !s.State.Fact(eventsFact, &was) || is.Sequence > was.Sequence || is == was {
-		return
+// CheckLog looks whether a log of the state folder, whose last line is given, still has the line that the manifest knows
+// as its last. It returns how many lines are gone at least; 0: none. A log's folder is its name, and the fact's.
+func (s *Seals) CheckLog(folder string, is eventlog.Head) (gone uint64) {
+	gone = s.LastLine(folder).Lacking(is)
+	if gone == 0 {
+		return 0
 	}
-	if err := s.State.Note(audit.Folder, files.FaultMissing); err != nil {
-		s.log.Warn("what was found of the event log could not be written; it is found again", "error", err)
+	if err := s.State.Note(folder, files.FaultMissing); err != nil {
+		s.log.Warn("what was found of a log could not be written; it is found again", "folder", folder, "error", err)
 	}
-	s.SealEvents(is) // else the same lines are missed until as many are written
+	s.SealLog(folder, is) // else the same lines are missed until as many are written
+	return gone
 }
 
-// SealEvents has the manifest know the event log's last line.
-func (s *Seals) SealEvents(last eventlog.Head) {
-	if err := s.State.SetFact(eventsFact, last); err != nil {
-		s.log.Warn("the event log's last line was not sealed", "error", err)
+// LastLine returns what the manifest knows as the last line of a log, or one not much older; zero: it knows none.
+func (s *Seals) LastLine(folder string) (was eventlog.Head) {
+	s.State.Fact(folder, &was)
+	return was
+}
+
+// SealLog has the manifest know a log's last line. It waits for the disk.
+func (s *Seals) SealLog(folder string, last eventlog.Head) {
+	if err := s.State.SetFact(folder, last); err != nil {
+		s.log.Warn("a log's last line was not sealed", "folder", folder, "error", err)
 	}
 }
 
@@ -258,7 +288,7 @@ func Nothing(files.Content) []byte     { return nil }
 func Labels() []string {
 	return []string{stateManifest, runtimeManifest, UpstreamFile, DrawsFile, HistoryFile, BlocksFile, ReportsFile,
 		FleetFile, UsageFile, UsageFolder,
-		DurableJournal, RuntimeJournal, "dialect", audit.Folder}
+		DurableJournal, RuntimeJournal, "dialect", audit.Folder, leaselog.Folder}
 }
 
 // label returns the name of Labels that a file is counted under.
@@ -324,6 +354,8 @@ func (s *Seals) Effect(file string) string {
 		return "hours are missing from the record of usage, and reports say so"
 	case audit.Folder:
 		return "events are missing from the log"
+	case leaselog.Folder:
+		return "lines are missing from the log of leases, and it says how many"
 	}
 	return "it is used as it is"
 }

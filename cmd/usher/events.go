@@ -15,6 +15,7 @@ import (
 	"github.com/usher-agent/usher/agent/eventlog"
 	"github.com/usher-agent/usher/agent/identity"
 	"github.com/usher-agent/usher/agent/leaselog"
+	"github.com/usher-agent/usher/agent/seals"
 	"github.com/usher-agent/usher/client"
 	"github.com/usher-agent/usher/plugin/usher"
 )
@@ -24,11 +25,14 @@ func (c *cli) verifyEventsCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "verify [--config FILE | --dir DIR --key agent.pub]",
 		Short: "Check that nobody has changed the event log", Args: cobra.NoArgs,
 		Long: `Check the event log in the agent's state folder, and the log of leases beside it where there is one:
-that each line follows from the one before, and that the agent's key has signed it. Without --dir the configuration
-says where it lies. The check cannot see that somebody cut off the newest lines. Exits 1 when the log is broken.`}
+that each line follows from the one before, and that the agent's key has signed it. Without --dir the
+configuration says where it lies. The check then holds the end of each log against the seal of the state,
+which knows the last line of ten seconds ago: so it sees that somebody cut newer lines off. With --dir it
+cannot. Exits 1 when a log is broken or cut off.`}
 	src := c.configSource(cmd)
 	cmd.RunE = func(*cobra.Command, []string) error {
 		var public ed25519.PublicKey
+		var sealed map[string]eventlog.Head
 		switch {
 		case (dir == "") != (key == ""):
 			return usage(
@@ -43,6 +47,9 @@ says where it lies. The check cannot see that somebody cut off the newest lines.
 				return err
 			}
 			dir, public = filepath.Join(cfg.State.Dir, audit.Folder), private.Public().(ed25519.PublicKey)
+			if sealed, err = seals.LastLines(seals.Config{Dir: cfg.State.Dir, Key: private, Now: time.Now}); err != nil {
+				return err
+			}
 		default:
 			b, err := readText(key)
 			if err != nil {
@@ -60,31 +67,52 @@ says where it lies. The check cannot see that somebody cut off the newest lines.
 		if _, err := os.Stat(dir); err != nil {
 			return fmt.Errorf("event log: %w", err)
 		}
-		return c.verifyEvents(dir, public)
+		return c.verifyEvents(dir, public, sealed)
 	}
 	cmd.Flags().StringVar(&dir, "dir", "", "the folder of the event log")
 	cmd.Flags().StringVar(&key, "key", "", "with --dir: the agent's public key")
 	return cmd
 }
 
-// verifyEvents checks the event log in a folder, and the log of leases beside it.
-func (c *cli) verifyEvents(dir string, public ed25519.PublicKey) error {
-	logs := []struct{ name, lines, dir string }{{"event log", "events", dir}}
-	if leases := filepath.Join(dir, "..", leaselog.Folder); isFolder(leases) {
-		logs = append(logs, struct{ name, lines, dir string }{"log of leases", "lines", leases})
+// signedLog is a log that verifyEvents checks.
+type signedLog struct {
+	name, lines, dir string
+	sealed           eventlog.Head // what the state's seal knows as its last line; zero: nothing
+}
+
+// verify checks a log.
+func (l signedLog) verify(public ed25519.PublicKey) (eventlog.Report, error) {
+	r, err := eventlog.Verify(l.dir, public, nil)
+	var broken *eventlog.Broken
+	if errors.As(err, &broken) {
+		return r, fail(exitFailed, "the lines before that one hold; the lines after it are not proved",
+			"the %s is broken: %w", l.name, err)
+	}
+	if err != nil {
+		return r, fmt.Errorf("%s: %w", l.name, err)
+	}
+	if r.Sealed = l.sealed.Sequence; r.Last < r.Sealed {
+		return r, fail(exitFailed, "the lines that are there hold; look for who can write to the folder "+l.dir,
+			"the %s is cut off: its last line is number %d, and the seal of the state knows number %d", l.name, r.Last,
+			r.Sealed)
+	}
+	return r, nil
+}
+
+// verifyEvents checks the event log in a folder, and the log of leases beside it. sealed is what the state's seal knows
+// of their ends, by their folders; nil: it is not at hand.
+func (c *cli) verifyEvents(dir string, public ed25519.PublicKey, sealed map[string]eventlog.Head) error {
+	logs := []signedLog{{"event log", "events", dir, sealed[audit.Folder]}}
+	of := sealed[leaselog.Folder]
+	if leases := filepath.Join(dir, "..", leaselog.Folder); isFolder(leases) || of.Sequence > 0 {
+		logs = append(logs, signedLog{"log of leases", "lines", leases, of})
 	}
 	reports := make([]eventlog.Report, len(logs))
 	for i, log := range logs {
-		r, err := eventlog.Verify(log.dir, public, nil)
-		var broken *eventlog.Broken
-		if errors.As(err, &broken) {
-			return fail(exitFailed, "the lines before that one hold; the lines after it are not proved",
-				"the %s is broken: %w", log.name, err)
+		var err error
+		if reports[i], err = log.verify(public); err != nil {
+			return err
 		}
-		if err != nil {
-			return fmt.Errorf("%s: %w", log.name, err)
-		}
-		reports[i] = r
 	}
 	if c.json {
 		out := struct {
@@ -107,6 +135,12 @@ func (c *cli) verifyEvents(dir string, public ed25519.PublicKey) error {
 			r.From.Format(time.RFC3339), r.To.Format(time.RFC3339), identity.Thumbprint(public))
 		if r.Missing > 0 {
 			fprintf(c.out, "the log says that %d events could not be written\n", r.Missing)
+		}
+		if r.Gone > 0 {
+			fprintf(c.out, "the log says that %d lines were cut off\n", r.Gone)
+		}
+		if r.Sealed > 0 {
+			fprintf(c.out, "the seal of the state knows line %d: no line up to there was cut off\n", r.Sealed)
 		}
 		if r.Torn {
 			fprintln(c.out, "the last line is cut off, as after a crash")
