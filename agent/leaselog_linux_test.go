@@ -94,8 +94,8 @@ func TestLeasesAreLogged(t *testing.T) {
 	}
 }
 
-// The newest lines of the log of leases cannot be cut off unnoticed: the state's findings, the event log, the metrics and
-// the log itself say so. The same folder without a fault has no finding.
+// The newest lines of the log of leases cannot be cut off unnoticed: the state's findings, the event log, the metrics
+// and the log itself say so. The same folder without a fault has no finding.
 func TestLeaseLogsEndIsSealed(t *testing.T) {
 	t.Parallel()
 	h := open(t, "events: {leases: true}\n")

@@ -115,9 +115,8 @@ func (s *suite) diskFull(site *site, filler string) error {
 
 // diskBusy has another process write beside, which yields the processors to all others: the rows show what the disk
 // costs, and not what the writer's own time does. It can yield only between two of its calls: a kernel that is built
-// without preemption (CONFIG_PREEMPT_NONE) takes the processor away from no call, whatever waits. So it writes little at
-// a time. What a processor costs that is taken for as long as large writes take shows in rows of their own, as it does
-// in a canned server, which has no file.
+// without preemption (CONFIG_PREEMPT_NONE) takes the processor away from no call, whatever waits. So it writes little
+// at a time. Large writes have rows of their own; what they cost shows in a canned server as well, which has no file.
 func (s *suite) diskBusy(ctx context.Context, site *site) error {
 	socket := filepath.Join(site.dir, "c")
 	canned, err := startServer(ctx, "canned", socket, answers(socket))

@@ -1,29 +1,22 @@
-// Package leaselog keeps a line for each lease that was granted and each that has ended, for holders that join and leave,
-// and for slots that linger, for those who are used to the OUT and IN lines of other licence managers. It is kept only where the site asks for it, apart from the event log, so
-// that leases push nothing else out of that. [Log.Observe] puts an event into a buffer and waits for nothing: where the
-// buffer is full, as when the disk hangs, or where the disk takes no line, events are dropped and counted. Start
-// reading at [Log.Run].
+// Package leaselog keeps a line for each lease that was granted and each that has ended, for holders that join and
+// leave, and for slots that linger, for those who are used to the OUT and IN lines of other licence managers. It is
+// kept only where the site asks for it, apart from the event log, so that leases push nothing else out of that.
+// [Log.Observe] puts an event into a buffer and waits for nothing: where the buffer is full, as when the disk hangs, or
+// where the disk takes no line, events are dropped and counted. Start reading at [Log.Run].
 package leaselog
 
 import (
 	"context"
 	"crypto/ed25519"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"math"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/usher-agent/usher/agent/eventlog"
-	"github.com/usher-agent/usher/agent/files"
 	"github.com/usher-agent/usher/enforcer"
 )
 
@@ -64,30 +57,6 @@ const (
 // settingFile is a file in the folder. It has the setting of privacy.users that shows the most among those under which
 // lines were written.
 const settingFile = "users"
-
-// Entry is what has happened to a lease, a draw, or what has happened to slots that linger.
-type Entry struct {
-	At       time.Time `json:"at"` // licence time
-	Type     string    `json:"type"`
-	Lease    string    `json:"lease"` // the first eight digits of its id
-	Items    []Item    `json:"items"`
-	Lifetime string    `json:"lifetime,omitempty"`
-	Holder   string    `json:"holder,omitempty"` // as privacy.users names users; empty: it omits them
-	Cause    string    `json:"cause,omitempty"`  // why it has ended
-	Rule     string    `json:"rule,omitempty"`   // of the site's that ended it, or by which its slots linger
-	Held     float64   `json:"held_seconds,omitempty"`
-	Until    time.Time `json:"until,omitzero"`    // of Renewed and Lingers
-	Holders  int       `json:"holders,omitempty"` // of Joined and Left: how many hold it from then on
-	// Renewals is of Renewed without a lease: how many others there were in an hour.
-	Renewals uint64 `json:"renewals,omitempty"`
-}
-
-// Item is slots of a pool, or parts of slots, or what is drawn from a meter.
-type Item struct {
-	Pool string `json:"pool"`
-	N    int64  `json:"n"`
-	Of   int64  `json:"of,omitempty"` // so many of these parts make a slot
-}
 
 // Config is what New needs. All fields are required.
 type Config struct {
@@ -391,92 +360,6 @@ func (l *Log) write(some []seen) (n int, err error) {
 	return n, l.lines.Append(eventlog.Event{At: some[n-1].at, Type: Type, Body: append(body, ']')})
 }
 
-// entry returns what an event was.
-func (l *Log) entry(s *seen) Entry {
-	out := Entry{At: s.at.UTC().Truncate(time.Millisecond), Type: Granted}
-	switch {
-	case s.linger != nil:
-		return l.lingers(s, out)
-	case s.lease == nil:
-		out.Type, out.Items, out.Renewals = Renewed, []Item{}, s.n
-		return out
-	}
-	is := s.lease
-	out.Lease, out.Items, out.Lifetime = is.ID.String()[:8], items(is.Items), string(is.Lifetime)
-	holder := is.Holder
-	switch s.kind {
-	case enforcer.EventDrawn:
-		out.Type = Drawn
-	case enforcer.EventEnded:
-		out.Type, out.Cause, out.Rule = Ended, string(s.cause), s.rule
-		out.Held = max(0, s.at.Sub(is.AcquiredAt).Round(time.Millisecond).Seconds())
-	case enforcer.EventRenewed:
-		out.Type, out.Until = Renewed, second(is.ExpiresAt)
-	case enforcer.EventChanged:
-		switch {
-		case s.other == is.Holder: // a caller that renews or attaches, and has not held it before
-			out.Type, out.Until = Renewed, second(is.ExpiresAt)
-		case slices.Contains(is.Others, s.other):
-			out.Type, out.Holders = Joined, 1+len(is.Others)
-		default:
-			out.Type, out.Holders = Left, 1+len(is.Others)
-		}
-		holder = s.other
-	default:
-	}
-	if holder != nil {
-		out.Holder = l.name(holder.Who(), s.at)
-	}
-	return out
-}
-
-// lingers returns what became of slots that linger.
-func (l *Log) lingers(s *seen, out Entry) Entry {
-	is := s.linger
-	out.Lease, out.Items, out.Rule = is.Lease.String()[:8], items([]enforcer.Item{is.Item}), is.Rule
-	out.Holder = l.name(is.Who, s.at)
-	if out.Type, out.Until = Lingers, second(is.Until); s.kind == enforcer.EventLingerOver {
-		out.Type, out.Cause, out.Until = LingerOver, string(s.cause), time.Time{}
-	}
-	return out
-}
-
-// second returns an instant as lines have it; zero stays zero.
-func second(t time.Time) time.Time {
-	if t.IsZero() {
-		return t
-	}
-	return t.UTC().Truncate(time.Second)
-}
-
-func items(of []enforcer.Item) []Item {
-	out := make([]Item, 0, len(of))
-	for _, it := range of {
-		item := Item{Pool: it.Pool, N: it.N}
-		if it.Of > 1 {
-			item.Of = it.Of
-		}
-		out = append(out, item)
-	}
-	return out
-}
-
-func (l *Log) name(of enforcer.User, at time.Time) string {
-	if rank(l.cfg.Users) < 1 {
-		return ""
-	}
-	if hour := at.Truncate(time.Hour); !hour.Equal(l.hour) || len(l.names) > namesKnown {
-		l.hour, l.names = hour, map[namedUser]string{}
-	}
-	k := namedUser{of, at.UTC().Format("2006-01")}
-	name, ok := l.names[k]
-	if !ok {
-		name = l.cfg.Name(of, at)
-		l.names[k] = name
-	}
-	return name
-}
-
 // open opens the log where it is not, or where it is to take another space.
 func (l *Log) open() error {
 	mib := max(leastMiB, l.settings.Load().MiB)
@@ -507,103 +390,4 @@ func (l *Log) open() error {
 			Detail: fmt.Sprintf("%d lines that stood here are gone", gone)})
 	}
 	return nil
-}
-
-// rank orders the settings of privacy.users by how much they show; one that is not known shows all.
-func rank(setting string) int {
-	settings := []string{eventlog.UsersOmit, eventlog.UsersPseudonym, eventlog.UsersPlain}
-	if i := slices.Index(settings, setting); i >= 0 {
-		return i
-	}
-	return len(settings) - 1
-}
-
-// shows returns how much the log shows of users at most, as rank has it.
-func (l *Log) shows() (int, error) {
-	b, err := files.Read(filepath.Join(l.cfg.Dir, settingFile), files.MaxSize)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return rank(strings.TrimSpace(string(b))), err
-	}
-	if _, err := os.Lstat(l.cfg.Dir); errors.Is(err, fs.ErrNotExist) {
-		return rank(eventlog.UsersOmit), nil
-	}
-	return rank(""), nil
-}
-
-// mark says on the disk what the lines may show of users, before they do. Who removed the log removed the mark with it.
-func (l *Log) mark() error {
-	path := filepath.Join(l.cfg.Dir, settingFile)
-	if b, err := files.Read(path, files.MaxSize); err == nil &&
-		rank(strings.TrimSpace(string(b))) >= rank(l.cfg.Users) {
-		return nil
-	}
-	if err := os.MkdirAll(l.cfg.Dir, 0o700); err != nil {
-		return err
-	}
-	return files.Replace(path, []byte(l.cfg.Users+"\n"), 0o600)
-}
-
-// forget removes the log, and those that were put aside, where it shows more of users than privacy.users allows.
-func (l *Log) forget() error {
-	was, err := l.shows()
-	if err != nil || was <= rank(l.cfg.Users) {
-		return err
-	}
-	l.seal(eventlog.Head{}) // before: else a crash in between would look like lines that somebody has cut off
-	if err := errors.Join(l.removeAside(), os.RemoveAll(l.cfg.Dir)); err != nil {
-		return fmt.Errorf("privacy.users does not allow what is kept, and it cannot be removed yet: %w", err)
-	}
-	l.cfg.Log.Warn("the log of leases is removed: privacy.users does not allow what it says any more", "folder",
-		l.cfg.Dir, "privacy.users", l.cfg.Users)
-	l.cfg.Removed()
-	return nil
-}
-
-// putAside puts a log aside whole that another key has signed, or whose last line is none. Of those that were put aside
-// the last one alone is kept.
-func (l *Log) putAside() error {
-	why := ""
-	err := eventlog.Each(l.cfg.Dir, func(line eventlog.Line) bool {
-		if !line.Bad && !eventlog.Signed(line.Raw, l.cfg.Key.Public().(ed25519.PublicKey)) {
-			why = "another key than the agent's has signed it"
-		}
-		return false
-	})
-	var last eventlog.Line
-	if err == nil {
-		err = eventlog.EachFrom(l.cfg.Dir, math.MaxUint64-1, func(line eventlog.Line) bool {
-			last = line
-			return true
-		})
-	}
-	if last.Bad && !last.Cut {
-		why = "its last line cannot be read"
-	}
-	if err != nil || why == "" {
-		return err
-	}
-	if err := l.removeAside(); err != nil {
-		return err
-	}
-	aside := l.cfg.Dir + "-" + l.cfg.Now().UTC().Format("20060102T150405")
-	if err := os.Rename(l.cfg.Dir, aside); err != nil {
-		return err
-	}
-	l.cfg.Log.Warn("the log of leases is put aside, and a new one begins", "folder", aside, "reason", why)
-	return nil
-}
-
-// removeAside removes logs that were put aside.
-func (l *Log) removeAside() error {
-	parent, name := filepath.Split(l.cfg.Dir)
-	entries, err := os.ReadDir(filepath.Clean(parent))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	for _, e := range entries {
-		if strings.HasPrefix(e.Name(), name+"-") {
-			err = errors.Join(err, os.RemoveAll(filepath.Join(parent, e.Name())))
-		}
-	}
-	return err
 }

@@ -312,8 +312,8 @@ func TestStricterSettingRemoves(t *testing.T) {
 	}
 }
 
-// A log that another key has signed, or whose end is no line, is put aside, and a new one begins. Where the state's seal
-// knows its lines, the new one says that they are gone. One that a crash has cut off goes on.
+// A log that another key has signed, or whose end is no line, is put aside, and a new one begins. Where the state's
+// seal knows its lines, the new one says that they are gone. One that a crash has cut off goes on.
 func TestOthersLogIsPutAside(t *testing.T) {
 	write := func(f *fixture) { f.run(on, func(l *Log) { l.Observe(event(enforcer.EventGranted, 1, time.Now())) }) }
 	for name, c := range map[string]struct {

@@ -196,7 +196,8 @@ func TestNothingIsMissedInVain(t *testing.T) {
 	f := newFixture(t)
 	one := func(l *Log) { l.Observe(event(enforcer.EventGranted, 1, time.Now())) }
 	f.run(on, one)
-	if err := os.WriteFile(filepath.Join(f.cfg.Dir, "events-000000000002.jsonl"), []byte(`{"seq":2`), 0o600); err != nil {
+	newest := filepath.Join(f.cfg.Dir, "events-000000000002.jsonl")
+	if err := os.WriteFile(newest, []byte(`{"seq":2`), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	check := f.cfg.Check

@@ -47,7 +47,8 @@ cannot. Exits 1 when a log is broken or cut off.`}
 				return err
 			}
 			dir, public = filepath.Join(cfg.State.Dir, audit.Folder), private.Public().(ed25519.PublicKey)
-			if sealed, err = seals.LastLines(seals.Config{Dir: cfg.State.Dir, Key: private, Now: time.Now}); err != nil {
+			sealed, err = seals.LastLines(seals.Config{Dir: cfg.State.Dir, Key: private, Now: time.Now})
+			if err != nil {
 				return err
 			}
 		default:
