@@ -74,7 +74,7 @@ func TestStateFilesAreListed(t *testing.T) {
 		if name == "dialect" {
 			name = "dialect-NAME.journal"
 		}
-		if name == "events" || name == "usage" { // folders
+		if name == "events" || name == "usage" || name == "lease-log" { // folders
 			name += "/"
 		}
 		if !slices.Contains(listed, name) {
