@@ -10,7 +10,8 @@ import (
 )
 
 // notKeys are names that the pages write as they write keys: files, events, methods of a session, and names of others.
-var notKeys = regexp.MustCompile(`\.(key|pub|lock|seal|json|journal)$|^agent\.\w+ed$|^log\.(gap|cut)$|^upstream\.changed$|` +
+var notKeys = regexp.MustCompile(`\.(key|pub|lock|seal|json|journal)$|^agent\.\w+ed$|^log\.(gap|cut)$|` +
+	`^upstream\.changed$|` +
 	`^license\.(changed|returned|get|invalid_license|license_not_found)$|^limits\.(instances|resource_units|nodes)$|` +
 	`^policies\.yaml$|^events\.(subscribe|ended)$|^fleet\.(drained|undrained|evicted|readmitted)$`)
 
