@@ -68,8 +68,8 @@ func forkedChild() int {
 func TestForkedProcess(t *testing.T) {
 	f := startFake(t)
 	cmd := exec.Command(os.Args[0])
-	// One thread alone runs Go, so that no other holds a lock of the runtime or of the client when the process is copied,
-	// which nobody would open in the copy.
+	// One thread alone runs Go, so that no other holds a lock of the runtime or of the client when the process is
+	// copied, which nobody would open in the copy.
 	cmd.Env = append(os.Environ(), "CLIENT_TEST_HELPER=fork", "CLIENT_TEST_SOCKET="+f.path, "GOMAXPROCS=1")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, out)
