@@ -19,7 +19,8 @@ func writeNow(fd uintptr, p []byte) (int, syscall.Errno) {
 	return max(n, 0), number(err)
 }
 
-func number(err error) (errno syscall.Errno) {
-	errors.As(err, &errno)
+// number returns the kernel's number of an error; 0: there is none.
+func number(err error) syscall.Errno {
+	errno, _ := errors.AsType[syscall.Errno](err)
 	return errno
 }
