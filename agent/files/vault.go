@@ -81,6 +81,10 @@ type Vault struct {
 	cfg  VaultConfig
 	path string
 
+	// seen guards the manifest's findings and facts beside mu, which whoever changes them holds as well: who reads them
+	// alone waits for no disk. It is held for a moment.
+	seen sync.RWMutex
+
 	mu    sync.Mutex // guards all below, and is held over the disk: nothing that decides waits for it
 	m     manifest
 	count uint64
@@ -205,7 +209,9 @@ func (v *Vault) takeOver(earlier Earlier) error {
 // lose begins a manifest in the place of one that is gone or wrong. v.mu is held, or nobody else has v yet.
 func (v *Vault) lose(f Fault) {
 	v.lost, v.fresh, v.stale = true, true, true
+	v.seen.Lock()
 	v.m.Lost = v.cfg.Now().UTC()
+	v.seen.Unlock()
 	v.find(v.cfg.Manifest, f)
 }
 
@@ -216,6 +222,8 @@ func (v *Vault) find(name string, fault Fault) {
 	}
 	v.told[name] = fault
 	f := Finding{File: name, Fault: fault, At: v.cfg.Now().UTC()}
+	v.seen.Lock()
+	defer v.seen.Unlock()
 	if v.m.Found == nil {
 		v.m.Found = map[string]Finding{}
 	}
@@ -230,8 +238,8 @@ func (v *Vault) LostNow() bool { return v.lost }
 
 // Lost returns when the manifest itself was found gone or wrong; zero: it was not, or that was accepted.
 func (v *Vault) Lost() time.Time {
-	v.mu.Lock()
-	defer v.mu.Unlock()
+	v.seen.RLock()
+	defer v.seen.RUnlock()
 	return v.m.Lost
 }
 
@@ -246,8 +254,8 @@ func (v *Vault) Lose(f Fault) error {
 
 // Findings returns the findings that stand, by file.
 func (v *Vault) Findings() []Finding {
-	v.mu.Lock()
-	defer v.mu.Unlock()
+	v.seen.RLock()
+	defer v.seen.RUnlock()
 	out := []Finding{}
 	for _, name := range slices.Sorted(maps.Keys(v.m.Found)) {
 		out = append(out, v.m.Found[name])
@@ -257,8 +265,8 @@ func (v *Vault) Findings() []Finding {
 
 // Found returns the standing finding of a file.
 func (v *Vault) Found(name string) (Finding, bool) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
+	v.seen.RLock()
+	defer v.seen.RUnlock()
 	f, ok := v.m.Found[name]
 	return f, ok
 }
@@ -425,17 +433,19 @@ func (v *Vault) SetFact(name string, value any) error {
 	if bytes.Equal(v.m.Facts[name], b) && !v.stale {
 		return nil
 	}
+	v.seen.Lock()
 	if v.m.Facts == nil {
 		v.m.Facts = map[string]json.RawMessage{}
 	}
 	v.m.Facts[name] = b
+	v.seen.Unlock()
 	return v.write()
 }
 
 // Fact reads into value what SetFact bound, and reports whether there is such a thing.
 func (v *Vault) Fact(name string, value any) bool {
-	v.mu.Lock()
-	defer v.mu.Unlock()
+	v.seen.RLock()
+	defer v.seen.RUnlock()
 	b, ok := v.m.Facts[name]
 	return ok && json.Unmarshal(b, value) == nil
 }
@@ -449,7 +459,9 @@ func (v *Vault) Accept() ([]Finding, error) {
 	if len(found) == 0 && v.m.Lost.IsZero() {
 		return nil, nil
 	}
+	v.seen.Lock()
 	v.m.Found, v.m.Lost = nil, time.Time{}
+	v.seen.Unlock()
 	return found, v.write()
 }
 

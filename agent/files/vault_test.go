@@ -442,3 +442,38 @@ func TestVaultKnowsJournals(t *testing.T) {
 		t.Errorf("sealed again: %v, %s", want, v.Known("j"))
 	}
 }
+
+// While the disk hangs under a seal, what is known of the folder is read as ever: who judges, or asks how the state is,
+// waits for no disk.
+func TestHungDiskHoldsNoReaderUp(t *testing.T) {
+	hangs, goesOn := make(chan struct{}), make(chan struct{})
+	slow := false
+	v := vaultIn(t, t.TempDir(), false, func(c *VaultConfig) {
+		c.Write = func(path string, data []byte, mode fs.FileMode) error {
+			if slow {
+				close(hangs)
+				<-goesOn
+			}
+			return Replace(path, data, mode)
+		}
+	})
+	if err := v.SetFact("last", 1); err != nil {
+		t.Fatal(err)
+	}
+	slow = true
+	done := make(chan error)
+	go func() { done <- v.SetFact("last", 2) }()
+	<-hangs
+	var last int
+	if known := v.Fact("last", &last); !known || last == 0 || len(v.Findings()) != 0 || !v.Lost().IsZero() {
+		t.Errorf("the fact is %d (%v), and the findings are %v", last, known, v.Findings())
+	}
+	if f, ok := v.Found("x"); ok {
+		t.Errorf("%+v is found", f)
+	}
+	slow = false
+	close(goesOn)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
