@@ -39,7 +39,7 @@ var buildOnce = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	bin := filepath.Join(dir, "usher")
-	cmd := exec.Command("go", "build", "-race", "-o", bin, "../cmd/usher")
+	cmd := exec.Command("go", "build", "-race", "-ldflags", "-s -w", "-o", bin, "../cmd/usher")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%w: %s", err, out)
 	}

@@ -90,8 +90,8 @@ func open(t *testing.T, limits map[string]int64, renders int64) *soak {
 		history: history{Limits: limits, byOp: map[string]*op{}}}
 	if s.bin == "" {
 		s.bin = s.path("usher")
-		if out, err := exec.Command("go", "build", "-race", "-o", s.bin, "../../cmd/usher").CombinedOutput(); err !=
-			nil {
+		if out, err := exec.Command("go", "build", "-race", "-ldflags", "-s -w", "-o", s.bin,
+			"../../cmd/usher").CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
 	}

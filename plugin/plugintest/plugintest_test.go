@@ -103,7 +103,7 @@ func TestBuiltIn(t *testing.T) {
 // The worked example keeps them as a process of its own.
 func TestExample(t *testing.T) {
 	bin := filepath.Join(t.TempDir(), "acme-format")
-	cmd := exec.Command("go", "build", "-trimpath", "-o", bin, ".") // as make compiles the program
+	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", bin, ".") // as make compiles the program
 	cmd.Dir, cmd.Env = "../../docs/examples/acme-format", append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)

@@ -87,7 +87,7 @@ func openWorld(t *testing.T, limit int64) *world {
 	})
 	if w.bin == "" {
 		w.bin = filepath.Join(dir, "usher")
-		build := exec.Command("go", "build", "-trimpath", "-o", w.bin, "../../../cmd/usher")
+		build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", w.bin, "../../../cmd/usher")
 		build.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
 			t.Fatalf("%v: %s", err, out)

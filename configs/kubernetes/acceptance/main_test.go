@@ -48,7 +48,8 @@ func outside(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	for out, source := range map[string][2]string{"usher": {"../../..", "./cmd/usher"}, "product": {".", "./product"}} {
-		build := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(dir, out), source[1])
+		build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(dir, out),
+			source[1])
 		build.Dir, build.Env = source[0], append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "%s\n%v\n", out, err)
