@@ -26,6 +26,8 @@ type Watch struct {
 // News is what an agent should act on now, by pool.
 type News struct {
 	Pools map[string]PoolNews
+	// Moves: the one that gave the blocks gives no more time, and another does: the agent asks for it at once.
+	Moves bool
 }
 
 // PoolNews is the news of one pool.

@@ -26,6 +26,8 @@ func (r *rig) lender(id string, record *[]byte, told *[]string) *Fleet {
 	return f
 }
 
+func reserved(int64) error { return nil }
+
 func isLapsed(err error) bool {
 	var e *plugin.Error
 	return errors.As(err, &e) && e.SystemCode == plugin.SystemLapsed
@@ -50,7 +52,8 @@ func TestAdopt(t *testing.T) {
 		mine := r.must(r.checkOut(a, "broker", 10))
 		r.must(a.Extend(t.Context(), &plugin.Extend{Block: mine.ID, For: time.Hour}))
 		part := func(by *Bound, id string, n int64) (*plugin.Block, error) {
-			return by.Adopt(t.Context(), "a", "streams", id, BlockID("broker"), n)
+			got, _, err := by.Adopt(t.Context(), "a", "streams", id, BlockID("broker"), n, reserved)
+			return got, err
 		}
 		stopped := time.Now()
 		for {

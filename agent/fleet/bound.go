@@ -217,6 +217,9 @@ func (b *Bound) Part(pool string, has int64) int64 {
 
 // block is the answer: a block that may be used as long as the membership is proved.
 func (b *Bound) block(me membership, began time.Duration, pool, id string, n int64) (*plugin.Block, error) {
+	if err := b.fleet.lends(); err != nil {
+		return nil, err
+	}
 	left := me.until - began
 	if left <= 0 || b.fleet.cfg.Now() >= me.until {
 		return nil, plugin.Transiently("the answer of the fleet came too late: the agent's place may be another's")
@@ -247,7 +250,7 @@ func (b *Bound) keep(ctx context.Context, pool, id string) (*plugin.Block, error
 	f.mu.Lock()
 	p := f.pools[poolName(b.licence, pool)]
 	n, ok := p.held.Blocks[id]
-	known := p.known && p.held.Incarnation == me.incarnation
+	known := p.known && p.held.Incarnation == me.incarnation && p.held.Left == nil
 	if ok {
 		p.touched[id] = began
 	}
@@ -364,7 +367,8 @@ func (b *Bound) before(a *attempt, id string, has bool) (s step, settled bool, e
 	if a.v.closed != nil {
 		return s, true, settling(*a.v.closed, f.cfg.TTL)
 	}
-	if len(a.blocks) > 0 && !a.v.assumed(a.me) { // the store must name this membership for them first
+	// The store must name this membership for them first.
+	if (len(a.blocks) > 0 || len(a.v.mine.Moved) > 0) && !a.v.assumed(a.me) {
 		v := a.v
 		f.mu.Lock()
 		defer f.mu.Unlock()

@@ -139,6 +139,8 @@ type change struct {
 	gather bool  // the shares' slots go back to the total
 	also   []Op  // in the same transaction
 	is     []Is  // likewise
+	// left is what the agent had lent when it stopped lending; nil: it goes on.
+	left map[string]int64
 }
 
 // attempt is one try at a change.
@@ -163,7 +165,20 @@ type step struct {
 //
 // The first attempt goes by what this agent last saw of the pool, where that has lately been so still: then it takes
 // one round trip. The transaction compares all that it rests on, and reads the pool where that has changed.
+//
+// An agent that has stopped lending changes nothing.
 func (f *Fleet) try(ctx context.Context, name string, decide func(*attempt) (step, error)) (*plugin.Block,
+	error) {
+	return f.tryAlso(ctx, name, func(a *attempt) (step, error) {
+		if err := f.lends(); err != nil {
+			return step{}, err
+		}
+		return decide(a)
+	})
+}
+
+// tryAlso is try, also once the agent has stopped lending.
+func (f *Fleet) tryAlso(ctx context.Context, name string, decide func(*attempt) (step, error)) (*plugin.Block,
 	error) {
 	p := f.named(name)
 	if err := p.calls.take(ctx); err != nil {

@@ -33,7 +33,7 @@ func TestEvictedLender(t *testing.T) {
 			t.Error("a site server that was put out changes its blocks")
 		}
 		for {
-			got, err := b.Adopt(t.Context(), "a", "streams", "x", BlockID("broker"), 4)
+			got, _, err := b.Adopt(t.Context(), "a", "streams", "x", BlockID("broker"), 4, reserved)
 			if took := time.Since(began); err == nil {
 				if got.Slots != 4 || took < 9*time.Second || took > 30*time.Second {
 					t.Errorf("another has %d of them after %s", got.Slots, took)

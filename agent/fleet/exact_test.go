@@ -30,7 +30,7 @@ func TestAdoptBetween(t *testing.T) {
 		bb := r.bound(b, 10)
 		for range 60 {
 			time.Sleep(time.Second)
-			_, err := bb.Adopt(t.Context(), "a", "streams", "x", BlockID("broker"), 4)
+			_, _, err := bb.Adopt(t.Context(), "a", "streams", "x", BlockID("broker"), 4, reserved)
 			if err == nil {
 				t.Fatal("a part of a lender that is back was taken over")
 			}

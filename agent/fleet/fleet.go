@@ -109,6 +109,7 @@ type Fleet struct {
 	owns  []string      // the pools that the store knows this agent to have blocks of
 	// joined says that this process has joined once.
 	joined bool
+	leaves bool     // it has stopped lending: see [Bound.Leave]
 	own    []string // the incarnations of this process, the last one last
 	// revokes: a licence here has leases revoked that are over, which takes a moment after the fence.
 	revokes bool

@@ -131,6 +131,9 @@ type held struct {
 	Fence float64 `json:"fence,omitempty"`
 	// Moved are parts of the blocks that are others' now: see [Bound.Adopt].
 	Moved map[string]moved `json:"moved,omitempty"`
+	// Left are the parts that the agent had lent when it stopped lending: others may have them at once. The agent
+	// lends and extends nothing before it has written its blocks without it. See [Bound.Leave].
+	Left map[string]int64 `json:"left,omitempty"`
 	// Former are slots that former incarnations of the agent may have in use still: this one did not go on from them.
 	Former map[string]former `json:"former,omitempty"` // by incarnation
 	// Host and Labels are the agent's name and labels, by which rules for hosts count the blocks.
@@ -151,7 +154,7 @@ func (x former) same(o former) bool {
 	return x.Slots == o.Slots && x.TTL == o.TTL && maps.Equal(x.Labels, o.Labels)
 }
 
-// moved is a part of a dead lender's blocks that another has taken over, for one to whom it had been lent.
+// moved is a part of a lender's blocks that another has taken over, for one to whom it had been lent.
 type moved struct {
 	Slots int64  `json:"slots"`
 	To    string `json:"to"` // the agent that has it now

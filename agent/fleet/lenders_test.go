@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -25,6 +26,7 @@ type lending struct {
 	next    int64 // the licence's that the servers have
 	lowered time.Time
 	moved   int // parts that another server took over
+	soon    int // of those, parts of a server that had stopped
 	wrong   string
 }
 
@@ -43,6 +45,8 @@ type server struct {
 	has    int64
 	until  time.Duration
 	stop   func()
+	left   bool // it has stopped lending
+	drains bool // an operator has it stop
 }
 
 // loan is a part of a server's slots that an agent has.
@@ -77,7 +81,7 @@ func (s *server) start() {
 		}
 		return nil
 	}
-	s.bound, s.has, s.until = s.of.rig.bound(s.fleet, s.limit), 0, 0
+	s.bound, s.has, s.until, s.left = s.of.rig.bound(s.fleet, s.limit), 0, 0, false
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() { s.fleet.Run(ctx) })
@@ -88,6 +92,30 @@ func (s *server) die() {
 	if s.fleet != nil {
 		s.stop()
 		s.fleet = nil
+	}
+}
+
+// leave has a server stop lending, and say so; false: it could not say it.
+func (s *server) leave() bool {
+	s.left = true
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	lent := map[string]int64{}
+	s.mu.Lock()
+	for id, x := range s.loans {
+		if x.until > s.of.now() {
+			lent[id] = x.n
+		}
+	}
+	s.mu.Unlock()
+	return s.bound.Leave(ctx, "streams", BlockID("broker"), lent) == nil
+}
+
+// drain has a server stop lending, and go on later.
+func (s *server) drain(on bool) {
+	if s.drains = on; !on && s.left {
+		s.fleet.Stay()
+		s.has, s.until, s.left = 0, 0, false
 	}
 }
 
@@ -112,6 +140,10 @@ func (s *server) note(id string, x *loan) {
 
 // pass has a server's slots fit what its agents have.
 func (s *server) pass() {
+	if s.drains {
+		s.leave()
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 	defer cancel()
 	var got *plugin.Block
@@ -136,7 +168,7 @@ func (s *server) pass() {
 // lend gives an agent a part of n slots, or one that it has more time; false: it does not.
 func (s *server) lend(a *borrower, id string, n int64) bool {
 	now := s.of.now()
-	if s.fleet == nil || now >= s.until {
+	if s.fleet == nil || s.left || now >= s.until {
 		return false
 	}
 	s.mu.Lock()
@@ -168,20 +200,41 @@ func (l *lending) ask(a *borrower) {
 	case a.n == 0:
 		other.lend(a, fmt.Sprint(a.id, now), 1+l.rng.Int64N(4))
 	case now-a.asked < loanTime/6 || a.from.lend(a, a.part, a.n):
-	case other != a.from && other.fleet != nil && now < other.until:
-		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
-		defer cancel()
-		got, err := other.bound.Adopt(ctx, a.from.id, "streams", a.part, BlockID("broker"), a.n)
-		if isLapsed(err) {
-			a.n = 0
-		} else if err == nil {
-			l.moved++
-			other.has, other.until = got.Slots, now+got.For
-			other.note(a.part, &loan{a.n, l.now() + loanTime})
-			a.from, a.until, a.asked = other, l.now()+loanTime-loanTime/16, l.now()
-		}
+	case other != a.from && other.fleet != nil && !other.left && now < other.until:
+		l.move(a, other)
 	}
 	l.check()
+}
+
+// move has a server take over what an agent has of its own one, for which the server keeps the slots before.
+func (l *lending) move(a *borrower, to *server) {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	sent, fresh := l.now(), false
+	got, n, err := to.bound.Adopt(ctx, a.from.id, "streams", a.part, BlockID("broker"), a.n, func(n int64) error {
+		to.mu.Lock()
+		fresh = fresh || to.loans[a.part] == nil
+		to.mu.Unlock()
+		to.note(a.part, &loan{n, l.now() + loanTime})
+		return nil
+	})
+	var unsure *UnsureError
+	if err != nil && fresh && !errors.As(err, &unsure) {
+		to.mu.Lock()
+		delete(to.loans, a.part)
+		to.mu.Unlock()
+	}
+	switch {
+	case isLapsed(err):
+		a.n = 0
+	case err == nil && l.now() < a.until:
+		if l.moved++; a.from.left {
+			l.soon++
+		}
+		to.has, to.until = got.Slots, sent+got.For
+		to.note(a.part, &loan{n, l.now() + loanTime})
+		a.from, a.n, a.until, a.asked = to, min(a.n, n), sent+loanTime-loanTime/16, l.now()
+	}
 }
 
 // check adds up what all agents may hand out.
@@ -203,9 +256,30 @@ func (l *lending) check() {
 // trouble makes one of what befalls servers.
 func (l *lending) trouble() {
 	s := l.lenders[l.rng.IntN(len(l.lenders))]
-	switch l.rng.IntN(7) {
+	switch l.rng.IntN(12) {
 	case 0, 1:
 		s.die()
+	case 7, 8: // it is stopped, and may be killed before it knows that it has said so
+		if s.fleet != nil {
+			s.leave()
+			s.die()
+		}
+	case 9, 10:
+		if s.fleet != nil {
+			s.drain(!s.drains)
+		}
+	case 11: // answers are late, or lost after the call was made
+		if s.fleet != nil {
+			way, rng, mu := s.way, rand.New(rand.NewPCG(l.rng.Uint64(), 6)), sync.Mutex{}
+			upTo := func(n int64) int64 {
+				mu.Lock()
+				defer mu.Unlock()
+				return rng.Int64N(n)
+			}
+			way.set(false, func(string) bool { return upTo(4) == 0 },
+				func(string) time.Duration { return time.Duration(upTo(int64(time.Second))) })
+			time.AfterFunc(time.Duration(l.rng.Int64N(int64(30*time.Second))), func() { way.set(false, nil, nil) })
+		}
 	case 2: // it is back, on another start of its host now and then
 		if s.fleet == nil {
 			if l.rng.IntN(3) == 0 {
@@ -249,7 +323,7 @@ func (l *lending) add() *server {
 }
 
 // lend plays one history.
-func lend(t *testing.T, seed uint64) (moved int) {
+func lend(t *testing.T, seed uint64) (moved, soon int) {
 	l := &lending{t: t, rig: newRig(t), rng: rand.New(rand.NewPCG(seed, 5)), limit: 20, next: 20}
 	for range 3 {
 		l.add().start()
@@ -277,6 +351,7 @@ func lend(t *testing.T, seed uint64) (moved int) {
 			s.start()
 		}
 		s.way.set(false, nil, nil)
+		s.drain(false)
 	}
 	for range 4 * 60 { // what nobody has any more comes free
 		time.Sleep(time.Second)
@@ -301,18 +376,22 @@ func lend(t *testing.T, seed uint64) (moved int) {
 	for _, s := range l.lenders {
 		s.die()
 	}
-	return l.moved
+	return l.moved, l.soon
 }
 
-// Site servers that lend their slots on, die, come back on the same or another start of their host, are replaced, lose
-// etcd, and get a licence with fewer slots while some are away, never have agents hand out more together than the
-// licence grants; agents move with what they have.
+// Site servers that lend their slots on, are stopped, drained and undrained, die, come back on the same or another start
+// of their host, are replaced, lose etcd or its answers, and get a licence with fewer slots while some are away, never
+// have agents hand out more together than the licence grants; agents move with what they have.
 func TestCrowdOfServers(t *testing.T) {
-	moved := 0
+	moved, soon := 0, 0
 	for seed := range uint64(max(3, *seeds/10)) {
-		synctest.Test(t, func(t *testing.T) { moved += lend(t, seed) })
+		synctest.Test(t, func(t *testing.T) {
+			m, s := lend(t, seed)
+			moved, soon = moved+m, soon+s
+		})
 	}
-	if t.Logf("%d parts were taken over", moved); moved == 0 {
-		t.Error("no part was taken over")
+	t.Logf("%d parts were taken over, %d of those of servers that had stopped", moved, soon)
+	if moved == soon || soon == 0 {
+		t.Error("no part was taken over of a server that died, or of one that had stopped")
 	}
 }

@@ -98,7 +98,7 @@ func sum(blocks map[string]int64) (n int64) {
 // assumed reports whether the store names this membership for the agent's blocks. Before one may be used it must: who
 // takes a dead agent's blocks over sees by that whether the agent has been back since.
 func (v *view) assumed(me membership) bool {
-	if !maps.EqualFunc(v.former, v.mine.Former, former.same) || len(v.mine.Moved) > 0 {
+	if !maps.EqualFunc(v.former, v.mine.Former, former.same) || len(v.mine.Moved) > 0 || v.mine.Left != nil {
 		return false
 	}
 	return len(v.mine.Blocks) == 0 && v.mineKV.Mod == 0 ||

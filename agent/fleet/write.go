@@ -28,6 +28,9 @@ func (f *Fleet) draft(a *attempt, name string, c *change) *draft {
 	d.held = held{Incarnation: me.incarnation, Blocks: c.blocks, TTL: me.span.Seconds(), Since: v.since(f.cfg.Time),
 		Former: v.former, terms: c.terms, Fence: f.cfg.TTL.Seconds(), Host: f.cfg.Member.Name,
 		Labels: f.cfg.Member.Labels}
+	if d.held.Left = c.left; c.left != nil {
+		d.held.Moved = v.mine.Moved
+	}
 	f.mu.Lock()
 	raced := f.cfg.spread.eager || a.p.racedAt != 0 && f.cfg.Now()-a.p.racedAt < racedLately
 	f.mu.Unlock()

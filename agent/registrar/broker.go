@@ -16,7 +16,6 @@ import (
 	"github.com/usher-agent/usher/agent/clock"
 	"github.com/usher-agent/usher/agent/fleet"
 	"github.com/usher-agent/usher/agent/fleetway"
-	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/metrics"
 	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/usher/registry"
@@ -54,8 +53,9 @@ type broker struct {
 	heard    map[string]bool // the licences whose news are listened for
 	log      *slog.Logger
 
-	mu     turn                  // held over the calls of one pool; guards stocks
+	mu     turn                  // held over the calls of one pool; guards all below
 	stocks map[[2]string]*supply // by licence and pool
+	left   *leaving              // nil: the server lends
 }
 
 // turn is a lock that is held over calls to the store: who waits for it may give up.
@@ -86,30 +86,30 @@ type supply struct {
 	fault  string
 }
 
-// adopt takes a block of another broker, which is gone, over into the stock: see [registry.Broker].
-func (b *broker) adopt(from string, l *enforcer.License, pool, part string, n int64,
-	put func(slots, part int64, until time.Duration) error) error {
+// adopt takes a block of another broker, which is gone or has stopped, over into the stock: see [registry.Broker].
+func (b *broker) adopt(a *registry.Adoption) (unsure bool, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), b.ttl/3)
 	defer cancel()
-	if !b.mu.within(ctx) { // the agents of a server that has died come all at once
-		return plugin.Transiently("the site server takes over what other agents have")
+	if !b.mu.within(ctx) { // the agents of a server that has gone come all at once
+		return false, plugin.Transiently("the site server takes over what other agents have")
 	}
 	defer b.mu.Unlock()
-	s := b.stocks[[2]string{l.ID, pool}]
-	if s == nil || s.bound == nil {
-		return plugin.Transiently("the site server has not looked at the licence yet")
+	s := b.stocks[[2]string{a.License.ID, a.Pool}]
+	if s == nil || s.bound == nil || b.left != nil {
+		return false, plugin.Transiently("the site server has not looked at the licence yet, or is being stopped")
 	}
 	of, ok := s.bound.(*fleet.Bound)
 	if !ok {
-		return plugin.Transiently("the licence has no pool of a site")
+		return false, plugin.Transiently("the licence has no pool of a site")
 	}
 	sent := b.now()
-	got, err := of.Adopt(ctx, from, pool, part, fleet.BlockID(brokerToken), n)
+	got, n, err := of.Adopt(ctx, a.From, a.Pool, a.Part, fleet.BlockID(brokerToken), a.Slots, a.Reserve)
 	if err != nil {
-		return err
+		var e *fleet.UnsureError
+		return errors.As(err, &e), err
 	}
 	s.block, s.has, s.until = got.ID, got.Slots, sent+got.For
-	return put(s.has, s.part(pool), s.until)
+	return true, a.Put(n, s.has, s.part(a.Pool), s.until)
 }
 
 // brokerToken is that of the one check-out of a broker for a pool.
@@ -205,6 +205,7 @@ func (b *broker) run(ctx context.Context) error {
 		defer b.etcd.Close()
 	}
 	defer running.Wait()
+	defer b.stop(ctx)
 	for {
 		wait := b.pass(ctx)
 		select {
@@ -261,21 +262,14 @@ func (b *broker) pass(ctx context.Context) time.Duration {
 	}
 	b.hear()
 	b.pools.Stands(b.fleet.Drained(), why(b.fleet.Standing()))
+	b.know(ctx, terms)
+	if b.drains(ctx) {
+		return min(b.ttl/3, time.Second)
+	}
 	for _, l := range terms {
-		bound := b.fleet.For(l.License, l.Document, nil, func(string) bool { return true })
-		if !b.heard[l.ID] && len(l.SitePools()) > 0 {
-			b.heard[l.ID] = true
-			go b.listen(ctx, l.ID, bound)
-		}
 		for pool := range l.SitePools() {
-			key := [2]string{l.ID, pool}
 			b.mu.Lock()
-			s := b.stocks[key]
-			if s == nil {
-				s = &supply{}
-				b.stocks[key] = s
-			}
-			s.bound = bound
+			s := b.stocks[[2]string{l.ID, pool}]
 			call, cancel := context.WithTimeout(ctx, b.ttl/3)
 			err := b.supply(call, s, l.ID, pool)
 			cancel()
@@ -284,6 +278,26 @@ func (b *broker) pass(ctx context.Context) time.Duration {
 		}
 	}
 	return min(b.ttl/3, time.Second)
+}
+
+// know has a stock of each pool of the licences.
+func (b *broker) know(ctx context.Context, terms []registry.Term) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, l := range terms {
+		bound := b.fleet.For(l.License, l.Document, nil, func(string) bool { return true })
+		if !b.heard[l.ID] && len(l.SitePools()) > 0 {
+			b.heard[l.ID] = true
+			go b.listen(ctx, l.ID, bound)
+		}
+		for pool := range l.SitePools() {
+			key := [2]string{l.ID, pool}
+			if b.stocks[key] == nil {
+				b.stocks[key] = &supply{}
+			}
+			b.stocks[key].bound = bound
+		}
+	}
 }
 
 // hear takes note of what the rest of the fleet wants.
@@ -331,12 +345,14 @@ func (b *broker) supply(ctx context.Context, s *supply, license, pool string) er
 		need = d.Out
 	}
 	if s.has == 0 {
-		s.until = b.fleet.Until()
+		if s.until = b.fleet.Until(); d.Out > 0 { // what it has of what agents have is not known yet
+			s.until = 0
+		}
 		b.pools.Stock(license, pool, 0, 0, s.until)
 	}
 	want, ahead, part := s.has, spare(need), s.part(pool)
 	switch {
-	case s.has == 0 && need == 0 && s.block != "", drains && s.has == 0:
+	case s.has == 0 && need == 0 && (drains || s.block != ""):
 		return nil
 	case drains:
 		want, s.idleAt = need, 0

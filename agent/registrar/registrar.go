@@ -97,12 +97,18 @@ func Run(ctx context.Context, c Config) (err error) {
 	c.Log.Info("the upstream listens", "address", l.Addr().String(), "tls", c.CertFile != "", "data", c.Dir, "key",
 		c.Signer.Anchor.KeyID)
 	group, ctx := errgroup.WithContext(ctx)
+	serving, end := context.WithCancel(context.WithoutCancel(ctx))
 	group.Go(func() error { return dropped.run(ctx) })
-	if lends != nil {
-		group.Go(func() error { return lends.run(ctx) })
-	}
 	group.Go(func() error {
-		return g.Serve(ctx, registry.ServeConfig{Listener: l, CertFile: c.CertFile, KeyFile: c.KeyFile,
+		defer end()
+		if lends != nil { // agents are answered until it has told the fleet, and them, that it stops
+			return lends.run(ctx)
+		}
+		<-ctx.Done()
+		return nil
+	})
+	group.Go(func() error {
+		return g.Serve(serving, registry.ServeConfig{Listener: l, CertFile: c.CertFile, KeyFile: c.KeyFile,
 			Mutual: c.Mutual,
 			Admin:  filepath.Join(c.Dir, Socket), Metrics: m.Handler(), MetricsListener: scraped, Log: c.Log})
 	})

@@ -29,6 +29,9 @@ type watch struct {
 	restated bool             // the one under way was ended, so that another states more
 }
 
+// roamer is a [plugin.Watcher] that may have news although the agent has nothing for others and wants nothing.
+type roamer interface{ Roams() bool }
+
 // idle returns by pool how many slots of a licence's blocks could be returned, and how many are lacked. mu is held.
 func (b *blocks) idle(e *entry[*Pool], now time.Duration) (idle, lacks map[string]int64) {
 	idle, lacks = map[string]int64{}, map[string]int64{}
@@ -57,7 +60,8 @@ func (b *blocks) watches(now time.Duration) (calls []func(context.Context), wait
 		idle, lacks := b.idle(e, now)
 		// What the upstream was told counts until it is told otherwise, also after the watch that told it.
 		otherwise := lacksOthers(lacks, e.watch.lacked)
-		if len(idle) == 0 && len(lacks) == 0 && !otherwise {
+		roams, _ := w.(roamer)
+		if len(idle) == 0 && len(lacks) == 0 && !otherwise && (roams == nil || !roams.Roams()) {
 			continue
 		}
 		if e.watch.cancel != nil && (e.watch.restated || !otherwise && !moreIdle(idle, e.watch.stated)) {
@@ -131,6 +135,11 @@ func (b *blocks) watched(e *entry[*Pool], news *plugin.News, failed *plugin.Erro
 				p.told(n, now)
 			}
 		}
+		if news.Moves {
+			for _, p := range e.plans {
+				p.moves(now)
+			}
+		}
 	}
 	switch {
 	case e.watch.restated:
@@ -143,6 +152,14 @@ func (b *blocks) watched(e *entry[*Pool], news *plugin.News, failed *plugin.Erro
 		e.watch.at = now + max(watchRest, backoff(e.watch.tries, longestWait, b.cfg.Jitter()))
 		e.watch.tries++
 	}
+}
+
+// moves has the agent ask for more time and for what it lacks at once.
+func (p *Pool) moves(now time.Duration) {
+	for _, b := range p.Blocks {
+		b.extend, b.notBefore = now, min(b.notBefore, now)
+	}
+	p.notBefore, p.freed = now, true
 }
 
 // told takes the news of a pool.

@@ -369,6 +369,9 @@ func (c *Client) accept(q *Request, r *Reply, site bool, res *http.Response) (*R
 		}
 		e := r.Refused.asError()
 		e.RetryAfter = plugin.RetryAfter(res.Header, time.Now())
+		if r.Refused.Leaves {
+			return nil, &leavesError{e}
+		}
 		if r.Refused.System == SystemOrder {
 			return nil, &orderError{e, r.Refused.Last}
 		}

@@ -194,6 +194,8 @@ type Refusal struct {
 	Hint   string `json:"hint,omitempty"`
 	// Elsewhere is where the slots of a full pool are.
 	Elsewhere *Elsewhere `json:"elsewhere,omitempty"`
+	// Leaves: the site server has stopped giving slots, and others of its fleet take over at once what it has given.
+	Leaves bool `json:"leaves,omitempty"`
 	// Last is the token of the agent's last draw, with [SystemOrder]; empty: it has made none in the period.
 	Last string `json:"last,omitempty"`
 }

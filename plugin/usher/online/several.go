@@ -204,9 +204,17 @@ func (s *Several) extend(ctx context.Context, r *plugin.Extend, state *severalSt
 	if err != nil {
 		return nil, err
 	}
+	s.stay(at)
 	state.took(at, b)
 	b.State = state.text(at)
 	return b, nil
+}
+
+// stay has the agent ask the server that has given it more time: it hears from that one when it stops.
+func (s *Several) stay(at string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.at = slices.Index(s.order, at)
 }
 
 // Return gives a block back to the server that gave it.
@@ -221,9 +229,22 @@ func (s *Several) Return(ctx context.Context, r *plugin.Return) error {
 	return s.all[at].Return(ctx, &again)
 }
 
-// Watch waits for news of the server that the agent asks.
+// Watch waits for news of the server that the agent asks. One that stops says so, and the agent asks the next one.
 func (s *Several) Watch(ctx context.Context, r *plugin.Watch) (*plugin.News, error) {
 	at := s.asked()
 	news, err := s.all[at].Watch(ctx, r)
+	if leaves := (*leavesError)(nil); errors.As(err, &leaves) && len(s.order) > 1 {
+		s.leave(at)
+		return &plugin.News{Moves: true}, nil
+	}
 	return news, err
 }
+
+// Roams reports that there is news although nothing lies idle and nothing is lacked: a server may stop.
+func (s *Several) Roams() bool { return len(s.order) > 1 }
+
+// leavesError is a server's word that it has stopped giving slots.
+type leavesError struct{ fault *plugin.Error }
+
+func (e *leavesError) Error() string { return e.fault.Error() }
+func (e *leavesError) Unwrap() error { return e.fault }

@@ -27,6 +27,8 @@ type Block struct {
 	Hold    int64     `json:"hold,omitzero"`
 	Token   string    `json:"token,omitempty"`
 	Taken   time.Time `json:"taken"` // for people
+	// Pending: a broker keeps the slots for the agent, but does not know whether it has taken them over.
+	Pending bool `json:"pending,omitzero"`
 	// Labels are the host's, by which the site's rules count the block.
 	Labels map[string]string `json:"labels,omitempty"`
 
@@ -226,7 +228,7 @@ func (b *blocks) extend(a *ask) (*Block, change, *online.Refusal) {
 	if settling {
 		was = b.takeOver(was, a)
 	}
-	if was == nil || was.Agent != a.agent || was.License != a.license.ID {
+	if was == nil || was.Pending || was.Agent != a.agent || was.License != a.license.ID {
 		return nil, change{}, lapsed("the block is over, and its slots may be another's")
 	}
 	s := share{was.License, was.Pool}

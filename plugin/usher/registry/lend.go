@@ -66,10 +66,9 @@ type Broker struct {
 	Report func() ([]byte, error)
 	// Lacking is told, without a wait, when agents ask for more than there is.
 	Lacking func()
-	// Adopt takes n slots of a block that another broker, which is gone, gave to an agent over into the stock; put has
-	// the agent have them, with the stock that there is then. It may ask the fleet.
-	Adopt func(from string, l *enforcer.License, pool, block string, n int64,
-		put func(slots, part int64, until time.Duration) error) error
+	// Adopt takes a block over that another broker gave to an agent. It may ask the fleet. unsure says that it may have
+	// done so although it failed: what was reserved stays so.
+	Adopt func(*Adoption) (unsure bool, err error)
 	// Draw takes draws of a meter for an agent, or says why not. It may ask the fleet; nil: no draws are given.
 	Draw func(agent string, l *enforcer.License, r *online.DrawRequest) (int64, *online.Refusal)
 }
@@ -78,9 +77,8 @@ type Broker struct {
 type lender struct {
 	name   string
 	report func() ([]byte, error)
-	adopt  func(from string, l *enforcer.License, pool, block string, n int64,
-		put func(slots, part int64, until time.Duration) error) error
-	draw func(agent string, l *enforcer.License, r *online.DrawRequest) (int64, *online.Refusal)
+	adopt  func(*Adoption) (unsure bool, err error)
+	draw   func(agent string, l *enforcer.License, r *online.DrawRequest) (int64, *online.Refusal)
 }
 
 // brokerSecret is what a signature is made for that nobody sees: the words of a site's brokers are sealed with it.
@@ -108,8 +106,8 @@ func (g *Registry) ServeBroker(b Broker) (*Blocks, error) {
 	return p, nil
 }
 
-// takeOver has this broker take the block of a request over that another one gave, which is gone: the agent shows that
-// one's word for it. It returns why not.
+// takeOver has this broker take the block of a request over that another one gave, which is gone or has stopped: the
+// agent shows that one's word for it. It returns why not.
 func (g *Registry) takeOver(q *question) *online.Refusal {
 	p, ok := g.cfg.Pools.(*Blocks)
 	if !ok || g.broker.adopt == nil || q.Call != online.CallExtend || q.Block == nil || q.Block.Moved == "" {
@@ -124,7 +122,7 @@ func (g *Registry) takeOver(q *question) *online.Refusal {
 	if !ok {
 		return lapsed("the site server that gave the block said nothing of it")
 	}
-	if p.Knows(q.Block.ID) { // the answer was lost
+	if p.has(q.Block.ID) { // the answer was lost
 		q.moved = true
 		return nil
 	}
@@ -136,10 +134,23 @@ func (g *Registry) takeOver(q *question) *online.Refusal {
 	if i < 0 {
 		return lapsed("this site server does not know the licence")
 	}
-	err = g.broker.adopt(w.Broker, terms[i].License, had.Pool, q.Block.ID, had.Slots,
-		func(slots, part int64, until time.Duration) error {
-			return p.adopt(q.agent, terms[i].License, had.Pool, q.Block.ID, had.Slots, stock{slots, part, until})
-		})
+	fresh, a := false, &Adoption{From: w.Broker, License: terms[i].License, Pool: had.Pool, Part: q.Block.ID,
+		Slots: had.Slots}
+	if q.Block.Slots > 0 { // it may have given some back without an answer, and others have them since
+		a.Slots = min(a.Slots, q.Block.Slots)
+	}
+	a.Reserve = func(n int64) error {
+		first, err := p.reserve(q.agent, a.License, a.Pool, a.Part, n)
+		fresh = fresh || first
+		return err
+	}
+	a.Put = func(n, slots, part int64, until time.Duration) error {
+		return p.adopt(q.agent, a, n, stock{slots, part, until})
+	}
+	unsure, err := g.broker.adopt(a)
+	if err != nil && fresh && !unsure {
+		err = errors.Join(err, p.release(a.Part))
+	}
 	var e *plugin.Error
 	switch {
 	case err == nil:
@@ -150,22 +161,6 @@ func (g *Registry) takeOver(q *question) *online.Refusal {
 	}
 	return &online.Refusal{System: plugin.SystemAway, Reason: err.Error(),
 		Hint: "the agent goes on with the block until its time is over, and asks again"}
-}
-
-// adopt gives an agent a block that it had of another broker, out of a stock that has become larger by it.
-func (p *Blocks) adopt(agent string, l *enforcer.License, pool, id string, n int64, x stock) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	s, now := share{l.ID, pool}, p.up()
-	p.blocks.stocks[s] = x
-	p.blocks.totals[s] = enforcer.Limit(min(x.slots, x.part))
-	if p.blocks.by[id] != nil {
-		return nil
-	}
-	b := &Block{ID: id, License: l.ID, Pool: pool, Agent: agent, Slots: n, Taken: p.now().UTC(),
-		Seconds: int64(p.ttl / time.Second), Hold: hold(l)}
-	b.until = now + b.span()
-	return p.keep(change{put: []*Block{b}})
 }
 
 // Moved takes note that other brokers have taken over what agents had of this one.
@@ -247,9 +242,12 @@ func (p *Blocks) Demand(license, pool string) (d Demand) {
 
 // away is the answer while the broker's place in the fleet is not proved; nil: it is, or this is no broker. p.mu is
 // held.
-func (p *Blocks) away(license string, r *online.BlockRequest) *online.Refusal {
+func (p *Blocks) away(agent, license string, r *online.BlockRequest) *online.Refusal {
 	if p.blocks.stocks == nil {
 		return nil
+	}
+	if left := p.left(agent, r); left != nil {
+		return left
 	}
 	if p.drains && r.ID == "" {
 		return &online.Refusal{System: plugin.SystemAway, Reason: "an operator drains this site server: it gives no " +

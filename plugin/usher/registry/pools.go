@@ -32,8 +32,9 @@ type Pools interface {
 		had map[string]Had) (*online.BlockReply, *online.Refusal, error)
 	Return(agent string, r *online.BlockRequest) error
 	// Watch waits until an agent should do something for the others of a licence, or they have for it; at most until
-	// ctx ends. ok is false where too many wait.
-	Watch(ctx context.Context, agent, license string, r *online.WatchRequest) (news map[string]online.PoolNews, ok bool)
+	// ctx ends.
+	Watch(ctx context.Context, agent, license string,
+		r *online.WatchRequest) (news map[string]online.PoolNews, refused *online.Refusal)
 	// Knows reports whether an agent may have a block of an id.
 	Knows(id string) bool
 	// Settling reports whether no new blocks go out, because the store may be an old copy.
@@ -60,8 +61,10 @@ type Blocks struct {
 	watchers   watchers
 	drains     bool   // of a broker: agents ask another one for blocks
 	why        string // of a broker: why its place in the fleet is not proved
-	lacking    func() // of a broker: told when agents ask for more than there is
-	ending     bool   // nobody waits any more
+	lacking    func() // of a broker: told when agents ask for more than there is, or are pressed
+	lending    lending
+	pressed    time.Duration // see Pressed
+	ending     bool          // nobody waits any more
 }
 
 // ServePools has the registry serve blocks for at most ttl (zero: DefaultBlockTTL), in whole seconds. up is the time
@@ -150,7 +153,7 @@ func (p *Blocks) decide(agent string, l *enforcer.License, r *online.BlockReques
 	how func(*ask) (*Block, change, *online.Refusal)) (*online.BlockReply, *online.Refusal, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if away := p.away(l.ID, r); away != nil {
+	if away := p.away(agent, l.ID, r); away != nil {
 		return nil, away, nil
 	}
 	copied := *r

@@ -246,7 +246,7 @@ func (p *Blocks) tell(license string) {
 
 // Watch waits for news for an agent. A second watch of an agent ends its first.
 func (p *Blocks) Watch(ctx context.Context, agent, license string, r *online.WatchRequest) (
-	news map[string]online.PoolNews, ok bool) {
+	news map[string]online.PoolNews, refused *online.Refusal) {
 	span := time.Duration(min(max(0, r.Seconds), int64(watchFor/time.Second))) * time.Second
 	mine := make(chan map[string]online.PoolNews, 1)
 	p.mu.Lock()
@@ -255,9 +255,13 @@ func (p *Blocks) Watch(ctx context.Context, agent, license string, r *online.Wat
 	for _, of := range p.watchers {
 		waiting += len(of)
 	}
-	if p.ending || waiting >= maxWatches {
+	if refused = p.left(agent, nil); refused == nil && (p.ending || waiting >= maxWatches) {
+		refused = &online.Refusal{System: online.SystemBusy, Reason: "too many agents wait for news",
+			Hint: "the agent learns of it when it next asks for more time"}
+	}
+	if refused != nil {
 		p.mu.Unlock()
-		return nil, false
+		return nil, refused
 	}
 	if p.watchers[license] == nil {
 		p.watchers[license] = map[string]chan map[string]online.PoolNews{}
@@ -271,7 +275,6 @@ func (p *Blocks) Watch(ctx context.Context, agent, license string, r *online.Wat
 	defer over.Stop()
 	select {
 	case news = <-mine:
-		return news, true
 	case <-ctx.Done():
 	case <-over.C:
 	}
@@ -284,7 +287,7 @@ func (p *Blocks) Watch(ctx context.Context, agent, license string, r *online.Wat
 	case news = <-mine: // it came at the last moment
 	default:
 	}
-	return news, true
+	return news, p.left(agent, nil)
 }
 
 // endWatches answers all watches, and has no more wait.
@@ -296,6 +299,11 @@ func (g *Registry) endWatches() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.ending = true
+	p.answerAll()
+}
+
+// answerAll answers all watches. p.mu is held.
+func (p *Blocks) answerAll() {
 	for license, of := range p.watchers {
 		for agent := range of {
 			p.watchers.end(license, agent, nil)
@@ -327,11 +335,7 @@ func (g *Registry) watch(ctx context.Context, r *online.Request, agent string) (
 	case !known:
 		reply.Refused = notActivated
 	default:
-		news, ok := g.cfg.Pools.Watch(ctx, agent, r.License, r.Watch)
-		if reply.Watch = news; !ok {
-			reply.Refused = &online.Refusal{System: online.SystemBusy, Reason: "too many agents wait for news",
-				Hint: "the agent learns of it when it next asks for more time"}
-		}
+		reply.Watch, reply.Refused = g.cfg.Pools.Watch(ctx, agent, r.License, r.Watch)
 	}
 	// The wait is over now: an answer that tells the time of before it would be evidence of an old one.
 	reply.Issued = g.cfg.Now().Unix()
