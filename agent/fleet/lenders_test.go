@@ -23,6 +23,7 @@ type lending struct {
 	lenders []*server
 	agents  []*borrower
 	limit   int64 // that holds
+	most    int64 // that an agent asks for
 	next    int64 // the licence's that the servers have
 	lowered time.Time
 	moved   int // parts that another server took over
@@ -198,7 +199,14 @@ func (l *lending) ask(a *borrower) {
 	other := l.lenders[l.rng.IntN(len(l.lenders))]
 	switch {
 	case a.n == 0:
-		other.lend(a, fmt.Sprint(a.id, now), 1+l.rng.Int64N(4))
+		other.lend(a, fmt.Sprint(a.id, now), 1+l.rng.Int64N(l.most))
+	case l.most > 1 && l.rng.IntN(40) == 0 || l.most == 1 && a.n > 1: // it gives back what it has
+		a.n = 0
+		if a.from.fleet != nil {
+			a.from.mu.Lock()
+			delete(a.from.loans, a.part)
+			a.from.mu.Unlock()
+		}
 	case now-a.asked < loanTime/6 || a.from.lend(a, a.part, a.n):
 	case other != a.from && other.fleet != nil && !other.left && now < other.until:
 		l.move(a, other)
@@ -324,11 +332,12 @@ func (l *lending) add() *server {
 
 // lend plays one history.
 func lend(t *testing.T, seed uint64) (moved, soon int) {
-	l := &lending{t: t, rig: newRig(t), rng: rand.New(rand.NewPCG(seed, 5)), limit: 20, next: 20}
+	l := &lending{t: t, rig: newRig(t), rng: rand.New(rand.NewPCG(seed, 5)), limit: 20, next: 20,
+		most: 5}
 	for range 3 {
 		l.add().start()
 	}
-	for i := range 6 {
+	for i := range 9 {
 		l.agents = append(l.agents, &borrower{id: fmt.Sprint("agent", i)})
 	}
 	time.Sleep(2 * time.Minute) // the new store's quarantine
@@ -353,6 +362,7 @@ func lend(t *testing.T, seed uint64) (moved, soon int) {
 		s.way.set(false, nil, nil)
 		s.drain(false)
 	}
+	l.most = 1
 	for range 4 * 60 { // what nobody has any more comes free
 		time.Sleep(time.Second)
 		for _, s := range l.lenders {
