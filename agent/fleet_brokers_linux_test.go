@@ -22,6 +22,13 @@ import (
 func openBrokers(t *testing.T, limit int64, n int) (e *etcd, all []*siteServer, servers string) {
 	t.Helper()
 	e = openEtcd(t)
+	all, servers = openBrokersOn(t, e, limit, n)
+	return e, all, servers
+}
+
+// openBrokersOn is openBrokers with an etcd that runs.
+func openBrokersOn(t *testing.T, e *etcd, limit int64, n int) (all []*siteServer, servers string) {
+	t.Helper()
 	metrics := make([]string, n)
 	flags := func(i int) []string {
 		metrics[i] = freeAddress(t)
@@ -60,7 +67,7 @@ func openBrokers(t *testing.T, limit int64, n int) (e *etcd, all []*siteServer, 
 		}
 		servers += "'http://" + s.address + "'"
 	}
-	return e, all, "pools_urls: [" + servers + "]"
+	return all, "pools_urls: [" + servers + "]"
 }
 
 // Two site servers have the ten slots of a licence from etcd and give them to three agents: never more than ten are

@@ -138,18 +138,18 @@ func (y *tier) serve(name string) {
 	y.must(err)
 	y.must(g.ServePools(blockTTL, y.now))
 	ctx, cancel := context.WithCancel(context.Background())
+	s := &siteServer{handler: g.Handler()}
 	ready, ended := make(chan struct{}), make(chan error, 1)
 	go func() {
 		ended <- registrar.Lend(ctx, &registrar.Config{Signer: y.signer, BlockTTL: blockTTL, Uptime: y.now,
-			Log: slog.New(slog.DiscardHandler), Fleet: &registrar.Fleet{Store: y.sim.Way(name), Prefix: "/u/",
-				TTL: brokerTTL, Name: name}}, g, func() { close(ready) })
+			Log: slog.New(slog.DiscardHandler), Fleet: &registrar.Fleet{Store: dying{y.sim.Way(name), &s.down},
+				Prefix: "/u/", TTL: brokerTTL, Name: name}}, g, func() { close(ready) })
 	}()
 	select {
 	case <-ready:
 	case err := <-ended:
 		y.t.Fatal(err)
 	}
-	s := &siteServer{handler: g.Handler()}
 	s.stop = sync.OnceFunc(func() {
 		s.down.Store(true)
 		cancel()
@@ -157,6 +157,19 @@ func (y *tier) serve(name string) {
 		y.must(g.Close())
 	})
 	y.servers[name], y.names = s, append(y.names, name)
+}
+
+// dying is the store of a server that is killed: it does not say in the fleet that it stops.
+type dying struct {
+	fleet.Store
+	down *atomic.Bool
+}
+
+func (d dying) Txn(ctx context.Context, t *fleet.Txn) (*fleet.Result, error) {
+	if d.down.Load() {
+		return nil, errors.New("the server was killed")
+	}
+	return d.Store.Txn(ctx, t)
 }
 
 // user is one agent, and those who call it.

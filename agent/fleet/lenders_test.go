@@ -259,6 +259,37 @@ func (l *lending) check() {
 	if sum > l.limit && l.wrong == "" {
 		l.wrong = fmt.Sprintf("after %s agents may hand out %d of %d slots", time.Since(l.rig.begin), sum, l.limit)
 	}
+	for _, s := range l.lenders {
+		if why := s.broken(); why != "" && l.wrong == "" {
+			l.wrong = fmt.Sprintf("after %s %s: %s", time.Since(l.rig.begin), s.id, why)
+		}
+	}
+}
+
+// broken says which rule a server breaks, long before more might be handed out than there is.
+func (s *server) broken() string {
+	kv, there := s.of.rig.sim.key("/u/p/" + streams + "/g/" + s.id)
+	h, _ := read[held](kv, there)
+	lends := s.fleet != nil && !s.left && s.has > 0 && s.of.now() < s.until
+	if lends && (h.Left != nil || len(h.Moved) > 0) {
+		return "it lends what others may have: " + kv.Value
+	}
+	for part, m := range h.Moved {
+		to := slices.IndexFunc(s.of.lenders, func(o *server) bool { return o.id == m.To })
+		has := slices.ContainsFunc(s.of.agents, func(a *borrower) bool {
+			return a.from == s && a.part == part && a.n > 0 && s.of.now() < a.until
+		})
+		if has && to >= 0 {
+			to := s.of.lenders[to]
+			to.mu.Lock()
+			x := to.loans[part]
+			to.mu.Unlock()
+			if x == nil {
+				return "who took " + part + " over does not keep its slots for the agent that has it"
+			}
+		}
+	}
+	return ""
 }
 
 // trouble makes one of what befalls servers.

@@ -281,6 +281,13 @@ func (s *sim) txn(t *Txn) (*Result, error) {
 	return out, nil
 }
 
+// key returns a key as it is.
+func (s *sim) key(name string) (KV, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.at(name, 0)
+}
+
 // list is Op.List. mu is held.
 func (s *sim) list(o Op) (got []KV) {
 	for _, k := range s.with(o.List) {
