@@ -100,6 +100,34 @@ func TestWatches(t *testing.T) {
 	})
 }
 
+// roaming is a lender that is several.
+type roaming struct{ *watched }
+
+func (roaming) Roams() bool { return true }
+
+// An agent that hears that its lender stops asks for more time at once, also where it has nothing idle and lacks
+// nothing, which is why it watches then, too.
+func TestMoves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &watched{lender: newLender(3, 10*time.Minute), news: make(chan *plugin.News)}
+		h := openTenant(t, filepath.Join(t.TempDir(), "blocks"), time.Now(), roaming{w})
+		h.want(3)
+		time.Sleep(30 * time.Second)
+		extended := func() int {
+			w.mu.Lock()
+			defer w.mu.Unlock()
+			return w.lender.calls["extend"]
+		}
+		before := extended()
+		w.news <- &plugin.News{Moves: true}
+		time.Sleep(time.Second)
+		if n := extended(); h.budget() != 3 || n != before+1 {
+			t.Errorf("more time was asked for %d times", n-before)
+		}
+		h.stop()
+	})
+}
+
 // An upstream of a former version does not know the call: it is asked again after minutes. One that fails is asked less
 // and less often.
 func TestWatchFails(t *testing.T) {

@@ -190,6 +190,32 @@ func TestSeveralMoveABlock(t *testing.T) {
 	}
 }
 
+// A server that stops tells who watches, who asks the next one at once. An agent hears from the one that gave it more
+// time last.
+func TestSeveralHearThatOneStops(t *testing.T) {
+	s := openSeveral(t)
+	block := s.checkOut()
+	watch := func() (*plugin.News, error) {
+		return s.Watch(t.Context(), &plugin.Watch{Request: s.request(), For: time.Second})
+	}
+	if news, err := watch(); err != nil || news.Moves || !s.Roams() {
+		t.Fatalf("%+v, %v", news, err)
+	}
+	s.a.is(false, &online.Refusal{System: plugin.SystemAway, Reason: "it is being stopped", Leaves: true})
+	if news, err := watch(); err != nil || !news.Moves {
+		t.Fatalf("the server stops: %+v, %v", news, err)
+	}
+	s.a.last()
+	if err := s.extend(block); err != nil || s.b.last().Block.Moved == "" {
+		t.Errorf("the other takes the block over: %v", err)
+	}
+	s.a.is(false, nil)
+	s.a.last()
+	if news, err := watch(); err != nil || news.Moves || s.a.last().Call != "" {
+		t.Errorf("news come of the one that has the block: %+v, %v", news, err)
+	}
+}
+
 // A refusal that is no matter of the server is the answer: no other is asked. Where all are away, the error passes.
 func TestSeveralWhoRefuse(t *testing.T) {
 	s := openSeveral(t)

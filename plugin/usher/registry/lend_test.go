@@ -8,8 +8,63 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/plugin"
+	"github.com/usher-agent/usher/plugin/usher/online"
 	"github.com/usher-agent/usher/plugin/usher/registry"
 )
+
+// A broker that stops decides on nothing from then on, whatever stock it has; its agents hear that others take over what
+// they have once it has said so. Where nobody does, it hears that an agent's time runs out.
+func TestBrokerThatStops(t *testing.T) {
+	o := openOffice(t, nil)
+	doc := o.seats("L1", 10, nil)
+	o.serve(t)
+	began := o.clock()
+	b, err := o.ServeBroker(registry.Broker{Name: "one", Lacking: func() {}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Stock("L1", "seats", 10, 10, o.clock().Sub(began)+time.Hour)
+	one := o.host(doc)
+	got, err := one.checkOut(4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaves := func(refused *online.Refusal) bool { return refused != nil && refused.Leaves }
+	watch := func() *online.Refusal {
+		_, refused := b.Watch(t.Context(), "somebody", "L1", &online.WatchRequest{})
+		return refused
+	}
+	b.Leave()
+	if refused := watch(); refused != nil {
+		t.Errorf("others cannot take anything over yet, and agents are told so: %+v", refused)
+	}
+	var e *plugin.Error
+	if _, err := one.extend(got.ID, 4); !errors.As(err, &e) || e.SystemCode != plugin.SystemAway {
+		t.Errorf("more time of a broker that stops: %v", err)
+	}
+	if _, err := o.host(doc).checkOut(1); !errors.As(err, &e) || e.SystemCode != plugin.SystemAway {
+		t.Errorf("a block of a broker that stops: %v", err)
+	}
+	b.Stock("L1", "seats", 10, 10, o.clock().Sub(began)+time.Hour) // of an answer that came late
+	if _, err := one.extend(got.ID, 4); err == nil {
+		t.Error("a late answer has a broker lend that has stopped")
+	}
+	if lent := b.LentOf("L1", "seats"); len(lent) != 1 || lent[got.ID] != 4 || b.Pressed() {
+		t.Errorf("agents have %v", lent)
+	}
+	b.Left()
+	if refused := watch(); !leaves(refused) {
+		t.Errorf("agents are told nothing: %+v", refused)
+	}
+	o.pass(got.For * 3 / 4)
+	if _, err := one.extend(got.ID, 4); err == nil || !b.Pressed() {
+		t.Errorf("an agent's time runs out: %v", err)
+	}
+	b.Stay()
+	if got, err := one.extend(got.ID, 4); err != nil || got.Slots != 4 || watch() != nil {
+		t.Errorf("a broker that lends again: %+v, %v", got, err)
+	}
+}
 
 // A broker that is drained refuses new blocks, so that agents ask another one, and goes on with those that they have;
 // it counts what they have. While its place is not proved, agents hear why.
