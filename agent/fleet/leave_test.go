@@ -106,7 +106,8 @@ func TestLeaveAndStartAgain(t *testing.T) {
 		if _, err := l.adopt(l.b, "y", 3); err != nil {
 			t.Fatal(err)
 		}
-		if got := l.again(l.bound(l.lender("a", l.records[0], &l.told), 10)); got != 4 || !slices.Contains(l.told, "y") {
+		back := l.bound(l.lender("a", l.records[0], &l.told), 10)
+		if got := l.again(back); got != 4 || !slices.Contains(l.told, "y") {
 			t.Errorf("it has %d slots, and was told that %v have moved", got, l.told)
 		}
 		if _, err := l.adopt(l.c, "x", 4); err == nil || isLapsed(err) {

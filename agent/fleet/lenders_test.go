@@ -420,9 +420,9 @@ func lend(t *testing.T, seed uint64) (moved, soon int) {
 	return l.moved, l.soon
 }
 
-// Site servers that lend their slots on, are stopped, drained and undrained, die, come back on the same or another start
-// of their host, are replaced, lose etcd or its answers, and get a licence with fewer slots while some are away, never
-// have agents hand out more together than the licence grants; agents move with what they have.
+// Site servers that lend their slots on, are stopped and drained, die, come back on the same or another start of their
+// host, are replaced, lose etcd or its answers, and get a licence with fewer slots while some are away, never have
+// agents hand out more together than the licence grants; agents move with what they have.
 func TestCrowdOfServers(t *testing.T) {
 	moved, soon := 0, 0
 	for seed := range uint64(max(3, *seeds/10)) {

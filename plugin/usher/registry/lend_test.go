@@ -12,8 +12,8 @@ import (
 	"github.com/usher-agent/usher/plugin/usher/registry"
 )
 
-// A broker that stops decides on nothing from then on, whatever stock it has; its agents hear that others take over what
-// they have once it has said so. Where nobody does, it hears that an agent's time runs out.
+// A broker that stops decides on nothing from then on, whatever stock it has; its agents hear that others take over
+// what they have once it has said so. Where nobody does, it hears that an agent's time runs out.
 func TestBrokerThatStops(t *testing.T) {
 	o := openOffice(t, nil)
 	doc := o.seats("L1", 10, nil)
