@@ -162,6 +162,18 @@ func TestSession(t *testing.T) {
 	}
 }
 
+// A session may begin with a batch: it is refused in words, and the session goes on.
+func TestSessionBeginsWithABatch(t *testing.T) {
+	t.Parallel()
+	l := open(t, "").dial()
+	if got := l.ask(`[{"jsonrpc":"2.0","id":1,"method":"pools.list"}]`); !strings.Contains(got, "batches are not taken") {
+		t.Errorf("got %s", got)
+	}
+	if got := l.ask(`{"jsonrpc":"2.0","id":1,"method":"pools.list"}`); !strings.Contains(got, `"id":1,"result":`) {
+		t.Errorf("got %s", got)
+	}
+}
+
 // A message without an end, and one that is too long, take no more than their share.
 func TestSessionTooLong(t *testing.T) {
 	t.Parallel()

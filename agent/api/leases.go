@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/usher-agent/usher/client/wire"
@@ -106,7 +108,8 @@ func (s *Server) token(l *enforcer.Lease, nonce string) string {
 // seconds reads a number of seconds; 0: none is given.
 func seconds(field string, v float64) (time.Duration, *enforcer.Denial) {
 	if v < 0 || v > math.MaxInt32 {
-		return 0, badRequest(field, "give a number of seconds", "%s is %v", field, v)
+		return 0, badRequest(field, fmt.Sprintf("give a number of seconds from 0 to %d", math.MaxInt32), "%s is %s",
+			field, strconv.FormatFloat(v, 'f', -1, 64))
 	}
 	return time.Duration(v * float64(time.Second)), nil
 }

@@ -159,13 +159,10 @@ func poolShape(p enforcer.PoolStatus, to *peer, admin bool) wire.Pool {
 
 // flag reads a query parameter that is true or false.
 func flag(c *call, name string) (bool, *enforcer.Denial) {
-	if c.req.URL.RawQuery == "" {
+	if c.req.URL.RawQuery == "" || !c.req.URL.Query().Has(name) {
 		return false, nil
 	}
 	v := c.req.URL.Query().Get(name)
-	if v == "" {
-		return false, nil
-	}
 	b, err := strconv.ParseBool(v)
 	if err != nil {
 		return false, badRequest(name, "use true or false", "%s is %q", name, plugin.Short(v))

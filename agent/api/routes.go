@@ -37,63 +37,67 @@ type route struct {
 	method, path string
 	access       access
 	handle       func(*Server, *call)
+	query        []string // the parameters behind ? that it reads; nil: none
 }
 
 // table is every route. docs/openapi.yaml lists the same, and a test says so.
 var table = []route{
-	{"GET", "/v1/license", allowed, (*Server).getLicense},
-	{"PUT", "/v1/license", admin, (*Server).putLicense},
-	{"POST", "/v1/license/rollback", admin, (*Server).rollback},
-	{"POST", "/v1/license/return", admin, (*Server).returnLicense},
-	{"POST", "/v1/license/release", admin, (*Server).releaseHost},
-	{"DELETE", "/v1/license/documents/{name}", admin, (*Server).deleteDocument},
-	{"GET", "/v1/features", allowed, (*Server).getFeatures},
-	{"GET", "/v1/features/{name}", allowed, (*Server).getFeature},
-	{"GET", "/v1/pools", allowed, (*Server).getPools},
-	{"GET", "/v1/pools/{name}", allowed, (*Server).getPool},
-	{"PUT", "/v1/pools/{name}", admin, (*Server).adjust},
-	{"POST", "/v1/leases", allowed, (*Server).acquire},
-	{"GET", "/v1/leases", allowed, (*Server).getLeases},
-	{"GET", "/v1/leases/{id}", allowed, (*Server).getLease},
-	{"PUT", "/v1/leases/{id}", allowed, (*Server).renew},
-	{"DELETE", "/v1/leases/{id}", allowed, (*Server).release},
-	{"GET", "/v1/waiting", allowed, (*Server).getWaiting},
-	{"GET", "/v1/policies", admin, (*Server).getPolicies},
-	{"GET", "/v1/policies/explain", admin, (*Server).explainPolicies},
-	{"GET", "/v1/fingerprint", allowed, (*Server).getFingerprint},
-	{"GET", "/v1/keys", allowed, (*Server).getKeys},
-	{"GET", "/v1/events", allowed, (*Server).events},
-	{"GET", "/v1/config", admin, (*Server).getConfig},
-	{"POST", "/v1/reload", admin, (*Server).reload},
-	{"GET", "/v1/emergency", admin, (*Server).getEmergencies},
-	{"POST", "/v1/emergency", admin, (*Server).beginEmergency},
-	{"GET", "/v1/upstream", admin, (*Server).getUpstream},
-	{"POST", "/v1/upstream", admin, (*Server).callUpstream},
-	{"GET", "/v1/drain", admin, (*Server).getDrain},
-	{"POST", "/v1/drain", admin, (*Server).drain},
-	{"DELETE", "/v1/drain", admin, (*Server).undrain},
-	{"GET", "/v1/usage", admin, (*Server).getUsage},
-	{"GET", "/v1/fleet", admin, (*Server).getFleet},
-	{"POST", "/v1/fleet/agents/{host}/drain", admin, (*Server).drainHost},
-	{"DELETE", "/v1/fleet/agents/{host}/drain", admin, (*Server).drainHost},
-	{"POST", "/v1/fleet/agents/{host}/eviction", admin, (*Server).evictHost},
-	{"DELETE", "/v1/fleet/agents/{host}/eviction", admin, (*Server).evictHost},
-	{"GET", "/v1/clock", allowed, func(s *Server, c *call) { s.answer(c, http.StatusOK, s.operations.Clock()) }},
-	{"GET", "/v1/health", anyone, (*Server).getHealth},
-	{"GET", "/v1/ready", anyone, (*Server).getReady},
+	{"GET", "/v1/license", allowed, (*Server).getLicense, nil},
+	{"PUT", "/v1/license", admin, (*Server).putLicense, []string{"name", "dry_run"}},
+	{"POST", "/v1/license/rollback", admin, (*Server).rollback, []string{"name"}},
+	{"POST", "/v1/license/return", admin, (*Server).returnLicense, nil},
+	{"POST", "/v1/license/release", admin, (*Server).releaseHost, nil},
+	{"DELETE", "/v1/license/documents/{name}", admin, (*Server).deleteDocument, nil},
+	{"GET", "/v1/features", allowed, (*Server).getFeatures, nil},
+	{"GET", "/v1/features/{name}", allowed, (*Server).getFeature, nil},
+	{"GET", "/v1/pools", allowed, (*Server).getPools, nil},
+	{"GET", "/v1/pools/{name}", allowed, (*Server).getPool, nil},
+	{"PUT", "/v1/pools/{name}", admin, (*Server).adjust, nil},
+	{"POST", "/v1/leases", allowed, (*Server).acquire, nil},
+	{"GET", "/v1/leases", allowed, (*Server).getLeases, []string{"pool", "uid", "limit", "after"}},
+	{"GET", "/v1/leases/{id}", allowed, (*Server).getLease, nil},
+	{"PUT", "/v1/leases/{id}", allowed, (*Server).renew, nil},
+	{"DELETE", "/v1/leases/{id}", allowed, (*Server).release, []string{"force", "hold_off_seconds"}},
+	{"GET", "/v1/waiting", allowed, (*Server).getWaiting, nil},
+	{"GET", "/v1/policies", admin, (*Server).getPolicies, nil},
+	{"GET", "/v1/policies/explain", admin, (*Server).explainPolicies,
+		[]string{"pool", "user", "uid", "group", "exe", "cgroup", "pod", "label"}},
+	{"GET", "/v1/fingerprint", allowed, (*Server).getFingerprint, []string{"product"}},
+	{"GET", "/v1/keys", allowed, (*Server).getKeys, nil},
+	{"GET", "/v1/events", allowed, (*Server).events, nil},
+	{"GET", "/v1/config", admin, (*Server).getConfig, nil},
+	{"POST", "/v1/reload", admin, (*Server).reload, nil},
+	{"GET", "/v1/emergency", admin, (*Server).getEmergencies, nil},
+	{"POST", "/v1/emergency", admin, (*Server).beginEmergency, nil},
+	{"GET", "/v1/upstream", admin, (*Server).getUpstream, nil},
+	{"POST", "/v1/upstream", admin, (*Server).callUpstream, nil},
+	{"GET", "/v1/drain", admin, (*Server).getDrain, nil},
+	{"POST", "/v1/drain", admin, (*Server).drain, nil},
+	{"DELETE", "/v1/drain", admin, (*Server).undrain, nil},
+	{"GET", "/v1/usage", admin, (*Server).getUsage, []string{"since", "until", "pool", "signed", "nonce", "by"}},
+	{"GET", "/v1/fleet", admin, (*Server).getFleet, nil},
+	{"POST", "/v1/fleet/agents/{host}/drain", admin, (*Server).drainHost, nil},
+	{"DELETE", "/v1/fleet/agents/{host}/drain", admin, (*Server).drainHost, nil},
+	{"POST", "/v1/fleet/agents/{host}/eviction", admin, (*Server).evictHost, nil},
+	{"DELETE", "/v1/fleet/agents/{host}/eviction", admin, (*Server).evictHost, nil},
+	{"GET", "/v1/clock", allowed, func(s *Server, c *call) { s.answer(c, http.StatusOK, s.operations.Clock()) },
+		nil},
+	{"GET", "/v1/health", anyone, (*Server).getHealth, nil},
+	{"GET", "/v1/ready", anyone, (*Server).getReady, nil},
 }
 
 // Route is one line of the table, for tests and documentation.
 type Route struct {
 	Method, Path string
 	Admin        bool
+	Query        []string // its parameters behind ?
 }
 
 // Routes returns every route, GET /metrics included.
 func Routes() []Route {
 	var out []Route
 	for _, r := range table {
-		out = append(out, Route{r.method, r.path, r.access == admin})
+		out = append(out, Route{r.method, r.path, r.access == admin, r.query})
 	}
 	return append(out, Route{Method: "GET", Path: "/metrics"})
 }
@@ -112,7 +116,8 @@ func (s *Server) routes(metrics http.Handler) http.Handler {
 		add(r)
 	}
 	if metrics != nil {
-		add(route{"GET", "/metrics", allowed, func(_ *Server, c *call) { metrics.ServeHTTP(c.ResponseWriter, c.req) }})
+		add(route{"GET", "/metrics", allowed, func(_ *Server, c *call) { metrics.ServeHTTP(c.ResponseWriter, c.req) },
+			[]string{anyQuery}})
 	}
 	for path, known := range methods {
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
@@ -167,6 +172,12 @@ func (s *Server) guard(r *route, id enforcer.LeaseID, w http.ResponseWriter, req
 	case !may.allowed:
 		s.answerDenial(w, notAllowed(p))
 		return
+	}
+	if req.URL.RawQuery != "" {
+		if d := r.checkQuery(req.URL.RawQuery); d != nil {
+			s.answerDenial(w, d)
+			return
+		}
 	}
 	r.handle(s, c)
 }

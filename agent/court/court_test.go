@@ -289,6 +289,12 @@ func TestInstall(t *testing.T) {
 		!got.Judged.InForce || len(h.folder.files) != 0 || h.desk.Verdict().Code != enforcer.NotFound {
 		t.Errorf("dry run: %+v, %v", got, d)
 	}
+	for _, dryRun := range []bool{true, false} {
+		if _, d := h.Install(t.Context(), document, "../a.lic", dryRun); d == nil || d.Code != enforcer.BadRequest ||
+			d.Field != "name" {
+			t.Errorf("a name that is a path, dry run %t: %v", dryRun, d)
+		}
+	}
 	if got, d := h.Install(t.Context(), document, "", false); d != nil || got.Name != "a.lic" ||
 		got.Before.Code != enforcer.NotFound || got.After.Code != enforcer.Valid || !got.Judged.InForce {
 		t.Errorf("%+v, %v", got, d)

@@ -20,6 +20,8 @@ type Folder interface {
 	// NameFor returns the file name for a licence of an id, which no other id has, and the name that a former version
 	// of the agent gave it, which may be another licence's too.
 	NameFor(id string) (name, former string)
+	// Accepts returns why no file of a name can be installed; nil: one can.
+	Accepts(name string) error
 	Install(name string, document []byte) error
 	// Remove takes the name of a file, or what answers call it, and returns the latter. Its error is [fs.ErrNotExist]
 	// where there is no such file.
@@ -77,6 +79,9 @@ func (c *Court) Install(ctx context.Context, document []byte, name string, dryRu
 	if name == "" {
 		name = c.nameFor(l)
 	}
+	if d := c.badName(name); d != nil {
+		return Change{}, d
+	}
 	out := Change{Name: name, Before: c.cfg.Desk.Verdict(), After: c.would(File{Name: name, Data: document})}
 	out.Judged = judgedAs(out.After, name)
 	if out.Judged.Hopeless() {
@@ -97,12 +102,25 @@ func (c *Court) installKeys(ctx context.Context, keys []byte, name string, dryRu
 			Detail: "the file does not hold licence keys: " + err.Error(),
 			Hint:   "a name that ends in .key is for licence keys, one a line; give a document another name"}
 	}
+	if d := c.badName(name); d != nil {
+		return Change{}, d
+	}
 	now := c.cfg.Desk.Verdict()
 	out := Change{Name: name, Keys: true, Before: now, After: now}
 	if dryRun {
 		return out, nil
 	}
 	return c.put(ctx, out, keys)
+}
+
+// badName denies a name under which nothing can be installed, in a dry run too; nil: it is good.
+func (c *Court) badName(name string) *enforcer.Denial {
+	err := c.cfg.Folder.Accepts(name)
+	if err == nil {
+		return nil
+	}
+	return &enforcer.Denial{Code: enforcer.BadRequest, Field: "name", Detail: err.Error(),
+		Hint: "leave the name out, and the licence's id makes one"}
 }
 
 // put puts a file into the folder and waits until it is judged.

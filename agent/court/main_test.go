@@ -3,6 +3,7 @@ package court
 import (
 	"context"
 	"crypto/ed25519"
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -141,6 +142,13 @@ type fakeFolder struct {
 
 func (f *fakeFolder) NameFor(id string) (name, former string) { return id + ".lic", id + ".lic" }
 func (f *fakeFolder) Recheck()                                { f.rechecked++ }
+
+func (f *fakeFolder) Accepts(name string) error {
+	if strings.Contains(name, "/") {
+		return errors.New("it is a path")
+	}
+	return nil
+}
 
 func (f *fakeFolder) Install(name string, document []byte) error {
 	if f.readOnly {

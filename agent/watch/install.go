@@ -166,6 +166,18 @@ func readable(id string) string {
 	return id[:min(len(id), 100)]
 }
 
+// Accepts returns why [Watcher.Install] takes no file of a name; nil: it takes one. It changes nothing.
+func (w *Watcher) Accepts(name string) error {
+	if err := checkName(name); err != nil {
+		return err
+	}
+	if at := locate(w.cfg.Path); at.unreadable {
+		return nil // that is not the name's fault
+	}
+	_, err := w.home(name)
+	return err
+}
+
 // Install puts a document into the licence folder as the function of that name does, keeps the former version for
 // [Watcher.Rollback], and asks for a rescan. When the path is a single file, the name must be its name. It is safe to
 // call from any goroutine.
