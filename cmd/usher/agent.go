@@ -211,6 +211,7 @@ func (c *cli) queueErrors(cfg *config.Config) *output.Queue {
 	// A write to a reader that is gone would end the process: the runtime does so on standard output and standard
 	// error, unless the signal is asked for.
 	signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
+	c.takesTime.Store(true) // the last lines, and a server's calls under way
 	q := output.New(c.errs, func(to io.Writer, lines uint64) {
 		log, _ := newLog(cfg, to)
 		log.Warn("the reader of the log stood still, and lines were dropped", "lines", lines)

@@ -54,6 +54,7 @@ func (c *cli) demo(ctx context.Context, exitAtOnce bool) (err error) {
 	if err != nil {
 		return fmt.Errorf("demo: %w", err)
 	}
+	c.takesTime.Store(true) // the agents end, and the folder goes
 	defer os.RemoveAll(dir)
 	t := &tour{cli: c, ctx: ctx, dir: dir, exe: exe, socket: filepath.Join(dir, "usher.sock"),
 		inbox: filepath.Join(dir, "license.d")}

@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -60,7 +61,9 @@ func (c *cli) execute(ctx context.Context, said *checked, args []string) int {
 	root.SetOut(c.out)
 	root.SetErr(c.errs)
 	defer func() { c.flush() }()
+	stop := c.endBySignal(ctx)
 	err := root.ExecuteContext(ctx)
+	stop()
 	if err == nil && said.err != nil {
 		err = fmt.Errorf("standard output: %w", said.err)
 	}
@@ -68,6 +71,30 @@ func (c *cli) execute(ctx context.Context, said *checked, args []string) int {
 		return signalled(context.Cause(ctx))
 	}
 	return c.explain(err)
+}
+
+// endsWithin is for how long a command that a signal has come for may take to end by itself.
+const endsWithin = time.Second
+
+// endBySignal ends the program where a signal has come for it and it goes on: it reads a named pipe that nobody writes
+// to, or a terminal at which somebody has forgotten to name a file. stop says that the command is over.
+func (c *cli) endBySignal(ctx context.Context) (stop func() bool) {
+	over, end := context.WithCancel(context.Background())
+	stopped := context.AfterFunc(ctx, func() {
+		cause := context.Cause(ctx)
+		if cause.Error() == context.Canceled.Error() {
+			return // no signal has come
+		}
+		select {
+		case <-over.Done():
+			return
+		case <-time.After(endsWithin):
+		}
+		if !c.takesTime.Load() {
+			os.Exit(signalled(cause))
+		}
+	})
+	return func() bool { end(); return stopped() }
 }
 
 // signalled returns the exit code of a command that a signal has ended.
@@ -107,8 +134,9 @@ type cli struct {
 	unitSocket          string          // of the instance's agent; empty: as no instance is named
 	unitFault           error           // what is amiss where no agent answers, and its mend; nil: nothing
 	json                bool
-	stopSignals         func() // gives signals their default effect again
-	flush               func() // writes what is left of the errors
+	stopSignals         func()      // gives signals their default effect again
+	takesTime           atomic.Bool // the command ends in order when a signal comes, and that takes time
+	flush               func()      // writes what is left of the errors
 }
 
 // exit is an error that names its exit code; without a cause nothing is printed.

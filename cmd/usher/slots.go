@@ -169,6 +169,7 @@ process's. To start a program that holds slots, use "usher run".`,
 
 // giveUp gives back a lease that nobody knows. Root may have acquired it for a process of another user.
 func (c *cli) giveUp(ctx context.Context, id string) error {
+	c.takesTime.Store(true)
 	ctx = context.WithoutCancel(ctx)
 	err := c.client().Release(ctx, id, false)
 	if errors.Is(err, client.ErrNotHolder) {
@@ -351,6 +352,7 @@ func (c *cli) runChild(ctx context.Context, r wire.AcquireRequest, args []string
 		}
 		return nil
 	}
+	c.takesTime.Store(true)
 	child := exec.Command(path, args[1:]...)
 	child.Stdin, child.Stdout, child.Stderr = c.in, c.childOut, c.childErrs
 	child.Env = env(lease.ID())

@@ -47,6 +47,7 @@ scroll. It goes on when the agent restarts. With --once it prints one picture as
 				return fail(exitUsage, "`usher top --once` prints one picture as text",
 					"standard input and output are no terminal that top can draw on")
 			}
+			c.takesTime.Store(true) // the terminal becomes again what it was
 			return c.watch(cmd.Context(), p, in, out)
 		}}
 	cmd.Flags().StringVar(&p.pool, "pool", "", "show this pool only")
