@@ -48,7 +48,8 @@ func TestQueryIsReadStrictly(t *testing.T) {
 		{"PUT /v1/license?dry_run=false&dry_run=true", "dry_run", "once"},
 		{"PUT /v1/license?dry_run=true;name=x", "", "%3B"},
 		{"PUT /v1/license?dry_run=%zz", "", "%25"},
-		{"DELETE /v1/leases/00112233445566778899aabbccddeeff?holdoff_seconds=600", "holdoff_seconds", "hold_off_seconds"},
+		{"DELETE /v1/leases/00112233445566778899aabbccddeeff?holdoff_seconds=9", "holdoff_seconds",
+			"hold_off_seconds"},
 		{"POST /v1/leases?dry_run=true", "dry_run", "has none"},
 		{"GET /v1/usage?form=2027-01-01T00:00:00Z", "form", "since"},
 	} {

@@ -166,7 +166,8 @@ func TestSession(t *testing.T) {
 func TestSessionBeginsWithABatch(t *testing.T) {
 	t.Parallel()
 	l := open(t, "").dial()
-	if got := l.ask(`[{"jsonrpc":"2.0","id":1,"method":"pools.list"}]`); !strings.Contains(got, "batches are not taken") {
+	if got := l.ask(`[{"jsonrpc":"2.0","id":1,"method":"pools.list"}]`); !strings.Contains(got,
+		"batches are not taken") {
 		t.Errorf("got %s", got)
 	}
 	if got := l.ask(`{"jsonrpc":"2.0","id":1,"method":"pools.list"}`); !strings.Contains(got, `"id":1,"result":`) {

@@ -23,7 +23,7 @@ func TestExcept(t *testing.T) {
 	if d := c.acquire(2, proc(1), 0).Denial; d == nil || d.Rule != "b too" {
 		t.Errorf("the rule that is of the pool: %v", d)
 	}
-	why := c.e.Explain(&Holder{Caller: proc(1)}, "a").Rules
+	why := c.e.Explain(&Holder{Caller: proc(1)}, "a", c.now).Rules
 	if why[0].Concerns || why[0].Why != "it is of other pools" || !why[1].Concerns {
 		t.Errorf("%+v", why)
 	}

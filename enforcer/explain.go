@@ -71,10 +71,11 @@ func (p *pool) ruleUse(r *Policy, use *RuleUse) {
 type Explanation struct {
 	Known bool // the licence has the pool
 	Rules []Concern
-	// Room is how many slots the holder could be granted now in one lease, were nobody waiting; Unlimited where there
-	// is no limit.
-	Room Limit
-	Deny string // the rule that gives the holder nothing; empty: none does
+	// Room is how many slots, or draws of a meter, the holder could be granted now in one lease, were nobody waiting;
+	// Unlimited where there is no limit.
+	Room   Limit
+	Deny   string  // the rule that gives the holder nothing; empty: none does
+	Denial *Denial // why Room is 0; nil: it is not
 }
 
 // Concern is a rule and whether it concerns a holder in a pool.
@@ -84,49 +85,99 @@ type Concern struct {
 	Why      string // for people: why it does not concern the holder, or what it does
 }
 
-// Explain says what the rules say of a holder in a pool. It changes nothing.
-func (e *Enforcer) Explain(h *Holder, pool string) Explanation {
-	out := Explanation{Room: Unlimited}
-	p := e.pools[pool]
-	out.Known = p != nil && p.named
+// Explain says what the rules say of a holder in a pool or a meter, and what an acquire of it would get at the instant
+// now. It changes nothing.
+func (e *Enforcer) Explain(h *Holder, pool string, now time.Time) Explanation {
+	var out Explanation
+	if v := e.at(now); v != nil {
+		p := e.pools[pool]
+		_, meter := v.Meters[pool]
+		out.Known = meter || p != nil && p.named
+	}
 	if e.policies != nil {
 		for i := range e.policies.Rules {
-			r := &e.policies.Rules[i]
-			c := Concern{Rule: r}
-			switch {
-			case r.Elsewhere:
-				c.Why = "it is of other hosts"
-			case !r.Of(pool):
-				c.Why = "it is of other pools"
-			case !r.Match.asserts(h, h.Profile.Profile(), func(so bool) bool { return so }):
-				c.Why = "the caller does not match"
-			case !r.Concerns(h):
-				c.Why = "not excludes the caller"
-			default:
-				c.Concerns, c.Why = true, r.Does()
-				if r.Deny && out.Deny == "" {
-					out.Deny = r.Name
-				}
+			c := e.policies.Rules[i].concern(h, pool)
+			if c.Concerns && c.Rule.Deny && out.Deny == "" {
+				out.Deny = c.Rule.Name
 			}
 			out.Rules = append(out.Rules, c)
 		}
 	}
-	if out.Known {
-		room, _ := p.room(h)
-		s, unit := p.rules.stance(h), unitOf(p.grant.CountBy, h)
-		own, _ := p.ownRoom(s, unit)
-		room = room.Min(own)
-		if capacity := p.grant.limit(p.capacity()); capacity != Unlimited {
-			room = room.Min(Limit(p.reach(unit, max(0, int64(capacity)-p.inUse-p.keptFrom(s, h.Who())))))
-		}
-		if out.Room = room; room != Unlimited {
-			out.Room = room / Limit(p.grant.per())
-		}
-	}
-	if out.Deny != "" {
-		out.Room = 0
-	}
+	out.Room, out.Denial = e.would(h, pool, now)
 	return out
+}
+
+// concern says whether a rule concerns a holder in a pool, and why.
+func (p *Policy) concern(h *Holder, pool string) Concern {
+	c := Concern{Rule: p}
+	switch {
+	case p.Elsewhere:
+		c.Why = "it is of other hosts"
+	case !p.Of(pool):
+		c.Why = "it is of other pools"
+	case !p.Match.asserts(h, h.Profile.Profile(), func(so bool) bool { return so }):
+		c.Why = "the caller does not match"
+	case !p.Concerns(h):
+		c.Why = "not excludes the caller"
+	default:
+		c.Concerns, c.Why = true, p.Does()
+	}
+	return c
+}
+
+// would returns what an acquire by a holder would get of a pool or a meter, were nobody waiting, or why it would get
+// nothing. It looks as an acquire does, and in the same order.
+func (e *Enforcer) would(h *Holder, pool string, now time.Time) (Limit, *Denial) {
+	v := e.at(now)
+	if d := v.deny(""); d != nil {
+		return 0, d
+	}
+	most := int64(MaxSlots)
+	if p := e.pools[pool]; p != nil && p.grant.per() > 1 {
+		most = MaxN / p.grant.per()
+	}
+	r := &Acquire{Caller: h.Caller, Labels: h.Labels, Pool: pool, N: most, MinN: 1}
+	items := []Item{{Pool: pool, N: r.N}}
+	a := &asking{r: r, items: items, holder: h, says: []*stance{e.stanceIn(pool, nil, h)}, w: &waiting{}}
+	d := a.denyByRule()
+	var got int64
+	if g, meter := v.Meters[pool]; d == nil && meter {
+		got, d = e.wouldDraw(r, v, g, items[0], now)
+	} else {
+		for _, next := range []func() *Denial{
+			func() *Denial { return r.denyLease(e, nil) },
+			func() *Denial { return e.heldOff(r.Caller, items, now) },
+			func() (d *Denial) {
+				var it Item
+				it, d = e.fit(v, items[0], r.MinN, h, nil, a, 0)
+				got = it.N
+				return d
+			},
+		} {
+			if d == nil {
+				d = next()
+			}
+		}
+	}
+	switch {
+	case d != nil:
+		return 0, d
+	case got == most:
+		return Unlimited, nil
+	}
+	return Limit(got), nil
+}
+
+// wouldDraw is would for a meter.
+func (e *Enforcer) wouldDraw(r *Acquire, v *Verdict, g MeterGrant, it Item, now time.Time) (int64, *Denial) {
+	switch {
+	case !e.options.Durable:
+		return 0, notDurable(it.Pool)
+	case v.Paused != "":
+		return 0, paused("meter", it.Pool, v.Paused)
+	}
+	n, _, d := e.fitDraw(r, g, it, e.forDraws[it.Pool].first(), now)
+	return n, d
 }
 
 // Barred says which of its own limits keeps an acquire that waits from being served, whatever comes free, with the code

@@ -93,6 +93,30 @@ func (s *twin) narrowsOnly(t *rapid.T, r *Acquire) {
 	}
 }
 
+// explains: what Explain says that a holder could have is what an acquire gets. It is called before the acquire, and
+// what it returns after it.
+func (s *twin) explains(r *Acquire) func(t *rapid.T, got Decision) {
+	v := s.m.at(s.now)
+	meter := v != nil && v.Meters[r.Pool].Name != ""
+	if r.Pool == "" || r.Of > 0 || r.MinN > 0 || r.Token != "" || r.Data != nil || r.Lifetime == LifetimeBorrow ||
+		meter != (r.Lifetime == LifetimeDraw) || slices.ContainsFunc(s.m.queue, func(w modelWaiter) bool {
+		return has(w.items, r.Pool)
+	}) {
+		return func(*rapid.T, Decision) {}
+	}
+	x := s.e.Explain(&Holder{Caller: r.Caller, Labels: r.Labels}, r.Pool, s.now)
+	return func(t *rapid.T, got Decision) {
+		if (got.Lease != nil) != x.Room.Covers(r.N) {
+			t.Fatalf("ExplainSaysWhatAnAcquireGets: %+v got %v, %v, and the explanation is %s, %v", r, got.Lease,
+				got.Denial, x.Room, x.Denial)
+		}
+		if x.Room == 0 && r.Wait == 0 && got.Denial != nil && got.Denial.Code != x.Denial.Code {
+			t.Fatalf("ExplainSaysWhatAnAcquireGets: %+v is denied by %s, and the explanation is %s", r, got.Denial.Code,
+				x.Denial.Code)
+		}
+	}
+}
+
 // sameRules: what is used by rule, kept and lingering is the model's.
 func (s *twin) sameRules(t *rapid.T) {
 	s.sameLingers(t, "SameRules")

@@ -259,7 +259,9 @@ func (s *twin) acquire(t *rapid.T, r *Acquire) {
 	}
 	granted, waits, replayed, why := s.m.answer(r, s.now)
 	tok := s.m.tokens[tokenText(r)]
+	explained := s.explains(r)
 	got, lost := s.do(t, r)
+	explained(t, got)
 	switch {
 	case code(got) != why:
 		t.Fatalf("acquire %+v: got %q (%v), the model says %q", r, code(got), got.Denial, why)

@@ -57,6 +57,9 @@ func (s *Server) explainPolicies(c *call) {
 	x := s.operations.Explain(h, q.Get("pool"))
 	out := wire.PolicyExplanation{Pool: q.Get("pool"), Known: x.Known, DeniedBy: x.Deny, Room: count(x.Room),
 		Rules: []wire.PolicyConcern{}}
+	if x.Denial != nil {
+		out.Code, out.Detail = string(x.Denial.Code), x.Denial.Detail
+	}
 	for _, r := range x.Rules {
 		out.Rules = append(out.Rules, wire.PolicyConcern{Name: r.Rule.Name, Concerns: r.Concerns, Why: r.Why})
 	}

@@ -209,8 +209,9 @@ func (s *Server) admit(c *net.UnixConn) *conn {
 	return k
 }
 
-// tell reads the first byte, which tells the protocol: '{' is a session, and so is '[', a batch, which a session refuses
-// in words; 0x16 is TLS, inside of which the first byte tells again, and anything else is HTTP, which it passes on.
+// tell reads the first byte, which tells the protocol: '{' is a session, and so is '[', a batch, which a session
+// refuses in words; 0x16 is TLS, inside of which the first byte tells again, and anything else is HTTP, which it passes
+// on.
 func (s *Server) tell(c *conn, to *connQueue) {
 	if s.speaksSession(c) {
 		s.serveSession(c)

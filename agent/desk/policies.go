@@ -30,11 +30,15 @@ func (d *Desk) RuleUses() (*enforcer.Policies, []enforcer.RuleUse) {
 	return d.core.Policies(), d.core.RuleUses()
 }
 
-// Explain says what the rules say of a caller in a pool.
+// Explain says what the rules say of a caller in a pool or a meter, and what an acquire of it would get.
 func (d *Desk) Explain(h *enforcer.Holder, pool string) enforcer.Explanation {
 	d.lockSettled()
 	defer d.mu.Unlock()
-	return d.core.Explain(h, pool)
+	out := d.core.Explain(h, pool, d.licenceTime())
+	if d.drained.Load() {
+		out.Room, out.Denial = 0, drainingDenial()
+	}
+	return out
 }
 
 // Queues returns the names of the pools and meters that acquires wait for.

@@ -26,7 +26,8 @@ func TestASignalEndsAReader(t *testing.T) {
 	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range []string{"import-options PIPE", "license install PIPE", "license inspect PIPE --trust usher=K.pub",
+	for _, args := range []string{"import-options PIPE", "license install PIPE",
+		"license inspect PIPE --trust usher=K.pub",
 		"vendor sign --key PIPE --product a --limit a=1", "vendor sign --key K.key --claims PIPE", "report merge PIPE",
 		"agent --check --config PIPE", "doctor --config PIPE"} {
 		s, want := os.Interrupt, 130

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/usher-agent/usher/client"
 	"github.com/usher-agent/usher/client/wire"
 )
 
@@ -120,11 +121,14 @@ func (c *cli) printExplanation(x *wire.PolicyExplanation) error {
 			return err
 		}
 	}
+	unknown := x.Code == string(client.ErrPoolUnknown) || x.Code == "" // an agent of a former version gives no code
 	switch {
-	case !x.Known:
+	case !x.Known && unknown:
 		return fprintln(c.out, "the licence has no pool "+x.Pool)
-	case x.DeniedBy != "":
+	case x.DeniedBy != "" && x.Known:
 		return fprintln(c.out, "rule "+x.DeniedBy+" gives it nothing of "+x.Pool)
+	case x.Code != "":
+		return fprintln(c.out, "it could have nothing of "+x.Pool+" now: "+x.Detail)
 	case x.Room == nil:
 		return fprintln(c.out, "it could have any number of slots of "+x.Pool+" now")
 	default:
