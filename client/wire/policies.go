@@ -29,7 +29,7 @@ type PolicyExplanation struct {
 	Pool     string          `json:"pool"`
 	Known    bool            `json:"known"` // the licence has the pool, or the meter
 	DeniedBy string          `json:"denied_by,omitempty"`
-	Room     *int64          `json:"room"`             // slots of one lease, or draws, were nobody waiting; null: unlimited
+	Room     *int64          `json:"room"`             // slots or draws, were nobody waiting; null: unlimited
 	Code     string          `json:"code,omitempty"`   // of the denial that an acquire would get, where Room is 0
 	Detail   string          `json:"detail,omitempty"` // of that denial
 	Rules    []PolicyConcern `json:"rules"`

@@ -36,9 +36,9 @@ func lines(w io.Writer, text string) error {
 
 // canvas draws pictures on a terminal: on a screen of its own, which leaves what was there before as it was.
 type canvas struct {
-	to   io.Writer
-	was  string
-	wide int
+	to         io.Writer
+	was        string
+	wide, high int
 }
 
 // The commands to a terminal that top gives (ECMA-48, and xterm's alternate screen); nothing foreign is among them.
@@ -54,24 +54,32 @@ const (
 func (s *canvas) begin() { _, _ = io.WriteString(s.to, screenBegin) }
 func (s *canvas) end()   { _, _ = io.WriteString(s.to, screenEnd) }
 
-// paint draws lines, unless they are there already.
-func (s *canvas) paint(all []string, width int) error {
+// paint draws lines, unless they are there already. What a terminal of so many columns and rows has no room for is left
+// out: else it would wrap lines, and roll the first of them out of sight. 0: the terminal does not say.
+func (s *canvas) paint(all []string, width, height int) error {
 	var b strings.Builder
+	if height > 0 {
+		all = all[:min(len(all), height)]
+	}
 	for i, line := range all {
 		if i > 0 {
 			b.WriteString("\r\n")
 		}
-		b.WriteString(textual.Printable(line) + restOfLine)
+		line = textual.Printable(line)
+		if width > 0 {
+			line = cut(line, width)
+		}
+		b.WriteString(line + restOfLine)
 	}
 	text := b.String()
-	if text == s.was && width == s.wide {
+	if text == s.was && width == s.wide && height == s.high {
 		return nil
 	}
 	home := screenHome
-	if width != s.wide {
+	if width != s.wide || height != s.high {
 		home = screenClear + screenHome
 	}
-	s.was, s.wide = text, width
+	s.was, s.wide, s.high = text, width, height
 	_, err := io.WriteString(s.to, home+text+restOfAll)
 	return err
 }

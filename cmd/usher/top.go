@@ -174,7 +174,7 @@ func (c *cli) watch(ctx context.Context, p *picture, in, out int) error {
 		if err != nil {
 			return err
 		}
-		if err := canvas.paint(p.frame(width, height, time.Now()), width); err != nil {
+		if err := canvas.paint(p.frame(width, height, time.Now()), width, height); err != nil {
 			return err
 		}
 		select {

@@ -84,6 +84,37 @@ func TestTopFits(t *testing.T) {
 	}
 }
 
+// On a terminal that is smaller than any picture, what it has no room for is cut off, and nothing is wrapped.
+func TestTopIsCutOff(t *testing.T) {
+	t.Parallel()
+	p, now := busy()
+	for _, size := range [][2]int{{20, 5}, {10, 3}, {1, 1}, {39, 7}, {40, 8}, {80, 24}} {
+		var out strings.Builder
+		c := &canvas{to: &out}
+		if err := c.paint(p.frame(size[0], size[1], now), size[0], size[1]); err != nil {
+			t.Fatal(err)
+		}
+		text := out.String()
+		for _, command := range []string{screenHome, screenClear, restOfLine, restOfAll} {
+			text = strings.ReplaceAll(text, command, "")
+		}
+		all := strings.Split(text, "\r\n")
+		if len(all) != size[1] {
+			t.Errorf("%v: %d lines", size, len(all))
+		}
+		for _, line := range all {
+			if cells(line) > size[0] {
+				t.Errorf("%v: %q has %d columns", size, line, cells(line))
+			}
+		}
+	}
+	var out strings.Builder
+	err := (&canvas{to: &out}).paint([]string{"a line"}, 0, 0)
+	if err != nil || !strings.Contains(out.String(), "a line") {
+		t.Errorf("a terminal that does not say its size: %q, %v", out.String(), err)
+	}
+}
+
 // Keys change the order of the holders and the pool, and end it.
 func TestTopKeys(t *testing.T) {
 	p, now := busy()
