@@ -137,7 +137,7 @@ func FuzzPolicies(f *testing.F) {
 						r.Labels = map[string]string{"team": "xy", "a": "b"}
 					}
 					b.ask(r)
-					b.ruled.Explain(&enforcer.Holder{Caller: who}, pool)
+					b.ruled.Explain(&enforcer.Holder{Caller: who}, pool, b.now)
 				}
 				r := enforcer.Acquire{Caller: who, Pool: "streams", N: 1, Lifetime: enforcer.LifetimeBorrow,
 					Until: b.now.Add(time.Duration(round+1) * 20 * time.Hour)}
