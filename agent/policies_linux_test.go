@@ -78,7 +78,7 @@ policies:
 	_, out = c.tool("policies", "list")
 	expect(t, out, "few", "at most 1", "1 of 1", "first", "reserves 2")
 	_, out = c.tool("policies", "explain", "--pool", "streams", "--group", fmt.Sprint(somebody))
-	expect(t, out, "few", "yes", "first", "no", "could have 0 slots")
+	expect(t, out, "few", "yes", "first", "no", "could have nothing of streams now: ")
 	expect(t, c.as(somebody, "GET", "/v1/policies", ""), "403 ")
 	conn.Close()
 	c.faultyRules(t, rules, one, denied)
