@@ -136,11 +136,25 @@ func (e *Enforcer) would(h *Holder, pool string, now time.Time) (Limit, *Denial)
 	if p := e.pools[pool]; p != nil && p.grant.per() > 1 {
 		most = MaxN / p.grant.per()
 	}
-	r := &Acquire{Caller: h.Caller, Labels: h.Labels, Pool: pool, N: most, MinN: 1}
+	if _, d := e.try(v, h, pool, 1, now); d != nil { // of one slot, so that the denial says so
+		return 0, d
+	}
+	switch got, d := e.try(v, h, pool, most, now); {
+	case d != nil:
+		return 0, d
+	case got == most:
+		return Unlimited, nil
+	default:
+		return Limit(got), nil
+	}
+}
+
+// try returns how many of n slots or draws an acquire would get under a verdict, were nobody waiting.
+func (e *Enforcer) try(v *Verdict, h *Holder, pool string, n int64, now time.Time) (got int64, d *Denial) {
+	r := &Acquire{Caller: h.Caller, Labels: h.Labels, Pool: pool, N: n, MinN: 1}
 	items := []Item{{Pool: pool, N: r.N}}
 	a := &asking{r: r, items: items, holder: h, says: []*stance{e.stanceIn(pool, nil, h)}, w: &waiting{}}
-	d := a.denyByRule()
-	var got int64
+	d = a.denyByRule()
 	if g, meter := v.Meters[pool]; d == nil && meter {
 		got, d = e.wouldDraw(r, v, g, items[0], now)
 	} else {
@@ -159,13 +173,7 @@ func (e *Enforcer) would(h *Holder, pool string, now time.Time) (Limit, *Denial)
 			}
 		}
 	}
-	switch {
-	case d != nil:
-		return 0, d
-	case got == most:
-		return Unlimited, nil
-	}
-	return Limit(got), nil
+	return got, d
 }
 
 // wouldDraw is would for a meter.
