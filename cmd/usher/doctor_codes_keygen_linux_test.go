@@ -238,8 +238,11 @@ var verdictFaults = []fault{
 		})
 	}, []string{"bad", "LICENSE_OVERDUE", "OVERDUE", "check the connection"}},
 	{"the licence has expired", func(w *ward) []string {
-		w.bound("--expires", time.Now().UTC().Add(2*time.Second).Format(time.RFC3339Nano))
+		w.bound() // in force, it proves the clock, however long the agent takes to start
 		w.run()
+		w.until("in force", func(l *wire.License) bool { return l.State == "valid" })
+		w.bound("--issued", "2026-01-01", "--expires", time.Now().UTC().Add(-24*time.Hour).Format(time.RFC3339),
+			"--force")
 		w.until("expired", func(l *wire.License) bool { return l.Code == "EXPIRED" })
 		return w.doctor()
 	}, []string{"bad", "LICENSE_EXPIRED", "EXPIRED", "install a renewed one"}},
