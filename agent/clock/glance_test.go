@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// Who asks reads the clock itself each time.
+// Ask reads the clock itself each time.
 func TestAsk(t *testing.T) {
 	t.Parallel()
 	var g Glance
