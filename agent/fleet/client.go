@@ -81,6 +81,18 @@ func (e *Etcd) Use(password string, tlsConfig *tls.Config) {
 	}
 }
 
+// forgetToken has the next call ask for another token, where there is a password. A token names an index of etcd's log:
+// a member that has applied less waits until it has applied that much. One that was restored from a backup may never,
+// and then each call with the token hangs, also that which asks for another one.
+func (e *Etcd) forgetToken() {
+	if e.config.Load().Username == "" {
+		return
+	}
+	if c := e.client.Swap(nil); c != nil {
+		c.Close()
+	}
+}
+
 // Close ends the connections.
 func (e *Etcd) Close() error {
 	if c := e.client.Load(); c != nil {

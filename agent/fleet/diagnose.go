@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // diagnoseWithin bounds how long the members of the store are looked at.
@@ -28,6 +30,25 @@ type MemberFault struct {
 type Diagnoser interface {
 	// Diagnose returns what is wrong, where a read of a key shows it, too.
 	Diagnose(ctx context.Context, key string) []MemberFault
+	// Members returns how many members there are.
+	Members() int
+}
+
+// Members returns how many members the configuration names.
+func (e *Etcd) Members() int { return len(e.config.Load().Endpoints) }
+
+// explaining returns the fault that says why none of so many members can be asked: that of a member without a leader,
+// or else the first. nil: some of them can be asked.
+func explaining(faults []MemberFault, members int) *MemberFault {
+	if len(faults) == 0 || len(faults) < members {
+		return nil
+	}
+	for i := range faults {
+		if faults[i].Fault == FaultNoLeader {
+			return &faults[i]
+		}
+	}
+	return &faults[0]
 }
 
 // Diagnose goes the way to each member step by step: name, connection, TLS, user, leader, quota. It returns the first
@@ -47,6 +68,9 @@ func (e *Etcd) Diagnose(ctx context.Context, key string) []MemberFault {
 	if len(found) == 0 && key != "" {
 		if _, err := e.Txn(ctx, &Txn{Kind: KindOperate, Then: []Op{{Get: key}}}); err != nil {
 			fault, reason := FaultOf(err)
+			if fault == FaultSilent {
+				e.forgetToken()
+			}
 			found = append(found, MemberFault{strings.Join(endpoints, " "), fault, reason})
 		}
 	}
@@ -74,13 +98,13 @@ func (e *Etcd) member(ctx context.Context, endpoint string) (Fault, string) {
 		if err := e.shake(ctx, conn, at.Hostname()); err != nil {
 			return faultOfWay(err)
 		}
+	} else if speaksTLS(ctx, conn) {
+		return FaultTLS, "it speaks TLS there, and the address begins with http://"
 	}
-	c, err := e.connected(ctx)
-	if err != nil {
-		return FaultOf(err)
-	}
-	is, err := c.Status(counting(ctx), endpoint)
+	is, err := e.status(ctx, endpoint)
 	switch {
+	case errors.Is(err, errUnchecked):
+		return FaultNoLeader, err.Error()
 	case err != nil && ctx.Err() != nil:
 		return FaultSilent, "it takes the connection, and does not answer"
 	case err != nil:
@@ -91,6 +115,48 @@ func (e *Etcd) member(ctx context.Context, endpoint string) (Fault, string) {
 		return FaultNoLeader, "it knows no leader: it does not reach more than half of the members"
 	}
 	return "", ""
+}
+
+// errUnchecked is the error of a member that answers, and cannot check a password.
+var errUnchecked = errors.New("it answers, and checks no user: it knows no leader, or waits for its disk")
+
+// status asks a member how it is. It first asks without a user, because a member without a leader checks no password;
+// etcd from 3.6 on answers to users alone.
+func (e *Etcd) status(ctx context.Context, endpoint string) (*clientv3.StatusResponse, error) {
+	config := *e.config.Load()
+	named := config.Username != ""
+	config.Endpoints, config.Username, config.Password = []string{endpoint}, "", ""
+	anybody, err := clientv3.New(config)
+	if err != nil {
+		return nil, err
+	}
+	defer anybody.Close()
+	is, err := anybody.Status(ctx, endpoint)
+	if err == nil || !named {
+		return is, err
+	}
+	if fault, _ := FaultOf(err); fault != FaultAuth && fault != FaultDenied {
+		return nil, err
+	}
+	c, err := e.connected(ctx)
+	if err == nil {
+		is, err = c.Status(counting(ctx), endpoint)
+	}
+	if err != nil && ctx.Err() != nil {
+		e.forgetToken()
+		return nil, errUnchecked
+	}
+	return is, err
+}
+
+// speaksTLS reports whether a member answers as one that speaks TLS. The connection is of no further use.
+func speaksTLS(ctx context.Context, conn net.Conn) bool {
+	ctx, cancel := context.WithTimeout(ctx, shakeWithin)
+	defer cancel()
+	// Nothing is sent or believed: whose certificate it is does not matter.
+	err := tls.Client(conn, &tls.Config{InsecureSkipVerify: true}).HandshakeContext(ctx) // #nosec G402
+	var alert tls.AlertError
+	return err == nil || errors.As(err, &alert)
 }
 
 // shakeWithin is for how long a member is given to refuse the agent's certificate, which TLS 1.3 says after the

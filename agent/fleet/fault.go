@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"syscall"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc/status"
 
 	"github.com/usher-agent/usher/plugin"
 )
@@ -115,15 +117,25 @@ func faultOfWay(err error) (Fault, string) {
 		return FaultSilent, "it has not answered in time"
 	}
 	text := err.Error()
+	if s, ok := status.FromError(err); ok {
+		text = s.Message() // without the words of gRPC
+	}
 	for _, f := range Faults { // an error of gRPC has the cause in words alone
 		for _, word := range wayWords[f] {
-			if strings.Contains(text, word) {
-				return f, text
+			if !strings.Contains(text, word) {
+				continue
 			}
+			if slices.Contains(lateWords, word) {
+				text = "etcd has not answered in time"
+			}
+			return f, text
 		}
 	}
 	return FaultOther, "etcd cannot be asked: " + text
 }
+
+// lateWords are what gRPC says of a member that does not answer in time.
+var lateWords = []string{"i/o timeout", "deadline exceeded", "keepalive ping failed"}
 
 // wayWords are what gRPC says of the way to a member.
 var wayWords = map[Fault][]string{
@@ -133,12 +145,16 @@ var wayWords = map[Fault][]string{
 	FaultExpired:    {"certificate has expired or is not yet valid"},
 	FaultName:       {"certificate is valid for", "doesn't contain any IP SANs", "not valid for any names"},
 	FaultClientCert: {"remote error: tls: bad certificate", "tls: certificate required", "remote error: tls: expired"},
-	FaultSilent:     {"i/o timeout", "no route to host", "network is unreachable", "deadline exceeded"},
+	FaultSilent:     append([]string{"no route to host", "network is unreachable"}, lateWords...),
 	FaultTLS:        {"first record does not look like a TLS handshake"},
 }
 
-// transient returns an error of the store as the contract has it.
+// transient returns an error of the store as the contract has it. That no member answers has its cause where that is
+// known.
 func (f *Fleet) transient(err error) *plugin.Error {
 	fault, reason := FaultOf(err)
+	if m := f.explains.Load(); m != nil && fault == FaultSilent {
+		fault, reason = m.Fault, m.Endpoint+": "+m.Reason
+	}
 	return &plugin.Error{Class: plugin.Transient, Reason: reason, Hint: fault.Mend()}
 }

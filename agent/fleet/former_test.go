@@ -79,6 +79,35 @@ func TestFormerKeys(t *testing.T) {
 	}
 }
 
+// What an agent had before its host was started again is not its own any more: that shows in the incarnation which a
+// former version has written beside its blocks. They count beside what the agent takes, until they are over.
+func TestFormerIncarnations(t *testing.T) {
+	for _, file := range []string{"keys-first.json", "keys-before-rules.json"} {
+		t.Run(file, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r, records := openFormer(t, file, strings.Clone)
+				var was record
+				if err := json.Unmarshal(*records["a"], &was); err != nil || len(was.Incarnations) == 0 {
+					t.Fatalf("%s: %v", *records["a"], err)
+				}
+				a, _ := r.agent("a", new([]byte))
+				for tries := 0; ; tries++ { // its former key lives for a moment
+					if _, err := a.ready(t.Context(), true); err == nil {
+						break
+					} else if tries > 20 {
+						t.Fatal(err)
+					}
+					time.Sleep(time.Second)
+				}
+				got, err := r.checkOut(r.bound(a, 10), "1", 3)
+				if err == nil && got.ID == blockID("1") && got.Slots == 3 {
+					t.Errorf("it goes on with %+v, which a former start of the host had", got)
+				}
+			})
+		})
+	}
+}
+
 // beside has agents a and b of former keys start again, beside d, which joins with this version.
 func (r *rig) beside(records map[string]*[]byte) {
 	r.t.Helper()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/usher-agent/usher/plugin"
@@ -46,6 +47,8 @@ type standing struct {
 	names       map[string]string // the names of pools, by those that keys have
 	faults      []MemberFault
 	pace        pace
+
+	explains atomic.Pointer[MemberFault] // see [explaining]; mu does not guard it
 }
 
 // Standing is how an agent stands in its fleet.
@@ -205,6 +208,9 @@ func (f *Fleet) notice(ctx context.Context, err error) {
 		ctx, cancel := context.WithTimeout(ctx, diagnoseWithin)
 		faults = d.Diagnose(ctx, f.keys.cluster())
 		cancel()
+		f.explains.Store(explaining(faults, d.Members()))
+	} else if err == nil {
+		f.explains.Store(nil)
 	}
 	f.mu.Lock()
 	over := f.joined && f.fault != nil && f.cfg.Now() >= f.fenced
