@@ -73,7 +73,7 @@ func NewFleetCounts(kinds, outcomes, faults []string) *FleetCounts {
 		reaped:       counter("reaped_slots_total", "Slots that were in them."),
 		watches:      counter("watch_restarts_total", "Watches of etcd that ended, and were begun again."),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
-			Name: "usher_fleet_transaction_duration_seconds", Help: "How long calls to etcd took, by kind.",
+			Name: "usher_fleet_transaction_duration_seconds", Help: "How long calls took that etcd answered, by kind.",
 			Buckets: []float64{1e-3, 5e-3, 2.5e-2, 0.1, 0.5, 1, 5}}, []string{"kind"}),
 	}
 	for _, kind := range kinds { // so that a rate knows what they began with
@@ -95,10 +95,15 @@ func (c *FleetCounts) register(r *prometheus.Registry) {
 // WithFleet has the counts of a fleet among the metrics. It is called at most once.
 func (m *Metrics) WithFleet(c *FleetCounts) { c.register(m.rest) }
 
-// Called counts a call to etcd.
+// failedCall is the outcome of a call that etcd has not answered, or refused.
+const failedCall = "error"
+
+// Called counts a call to etcd. How long a failed one took says when the agent lost patience, not how fast etcd is.
 func (c *FleetCounts) Called(kind, outcome string, took time.Duration) {
 	c.transactions.WithLabelValues(kind, outcome).Inc()
-	c.duration.WithLabelValues(kind).Observe(took.Seconds())
+	if outcome != failedCall {
+		c.duration.WithLabelValues(kind).Observe(took.Seconds())
+	}
 }
 
 // Failed counts why a call to etcd failed.

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"strings"
 	"sync"
+	"testing"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -63,15 +64,28 @@ func (w *ward) sick(s *sickEtcd) (endpoints string) {
 // realEtcd runs Debian's etcd, and returns its address and what ends it.
 func (w *ward) realEtcd() (address string, stop func()) {
 	w.Helper()
-	address = "http://" + w.nobody()
-	peer := "http://" + w.nobody()
-	cmd := exec.Command(debianTool(w.T, "etcd"), "--data-dir", w.TempDir(), "--listen-client-urls", address,
-		"--advertise-client-urls", address, "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
-		"--initial-cluster", "default="+peer, "--log-level", "fatal")
-	w.must(cmd.Start())
-	stop = sync.OnceFunc(func() { cmd.Process.Kill(); cmd.Wait() })
-	w.Cleanup(stop)
-	return address, stop
+	address, cmd := startEtcd(w.T)
+	return address, sync.OnceFunc(func() { cmd.Process.Kill(); cmd.Wait() })
+}
+
+// startEtcd runs Debian's etcd until the test ends.
+func startEtcd(t *testing.T, more ...string) (address string, cmd *exec.Cmd) {
+	t.Helper()
+	address, peer := "http://"+ownAddress(t), "http://"+ownAddress(t)
+	cmd = exec.Command(debianTool(t, "etcd"), append([]string{"--data-dir", t.TempDir(),
+		"--listen-client-urls", address, "--advertise-client-urls", address, "--listen-peer-urls", peer,
+		"--initial-advertise-peer-urls", peer,
+		"--initial-cluster", "default=" + peer, "--log-level", "fatal"}, more...)...)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if cmd.ProcessState == nil {
+			cmd.Process.Kill()
+			cmd.Wait()
+		}
+	})
+	return address, cmd
 }
 
 // inFleet runs an agent in a fleet on an etcd, and waits until it has joined.
@@ -116,9 +130,16 @@ func (w *ward) put(address, key, value string) {
 // slowly returns an address from where all goes to another, each piece after a delay.
 func (w *ward) slowly(to string, delay time.Duration) string {
 	w.Helper()
+	return slowly(w.T, to, delay)
+}
+
+func slowly(t *testing.T, to string, delay time.Duration) string {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	w.must(err)
-	w.Cleanup(func() { l.Close() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
 	pass := func(to, from net.Conn) {
 		defer to.Close()
 		b := make([]byte, 64<<10)
@@ -184,6 +205,10 @@ var wayFaults = []fault{
 		w.Cleanup(s.Close)
 		return w.fleet("endpoints: ['" + strings.Replace(s.URL, "http:", "https:", 1) + "']")
 	}, []string{"bad", "FLEET_TLS", "does not speak TLS", "http://"}},
+	{"etcd speaks TLS, and the address has http", func(w *ward) []string {
+		at := w.serve(w.newAuthority(), "127.0.0.1", soon(), status(404))
+		return w.fleet("endpoints: ['" + strings.Replace(at, "https:", "http:", 1) + "']")
+	}, []string{"bad", "FLEET_TLS", "it speaks TLS there", "begins with http://"}},
 	{"etcd wants another certificate of the agent", func(w *ward) []string {
 		s := httptest.NewUnstartedServer(status(404))
 		s.TLS = &tls.Config{ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: x509.NewCertPool()}

@@ -30,7 +30,7 @@ var unmade = map[string]string{
 }
 
 // ofEtcd is why no fault of a fleet is made here.
-const ofEtcd = "an etcd would have to be run; agent.TestFleetTells sees the metrics of a real one's faults"
+const ofEtcd = "TestFleetAlertsFireAndClear runs an etcd, and makes it"
 
 // must ends the test with an error.
 func (x *trial) must(err error) {

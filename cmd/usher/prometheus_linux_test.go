@@ -107,9 +107,9 @@ var faulty = map[string][][3]string{
 	"UsherFleetNotAdmitted":   {{`usher_fleet_state{state="evicted"}`, "1", "0"}},
 	"UsherFleetQuarantine":    {{"usher_fleet_quarantine", "1", "0"}},
 	"UsherFleetNoSpace":       {{`usher_fleet_errors_total{fault="no_space"}`, "0+1", "180+0"}},
-	"UsherFleetSlow": {{`usher_fleet_transaction_duration_seconds_bucket{le="1"}`, "0+1", "0+100"},
-		{`usher_fleet_transaction_duration_seconds_bucket{le="5"}`, "0+10", "0+100"},
-		{`usher_fleet_transaction_duration_seconds_bucket{le="+Inf"}`, "0+10", "0+100"}},
+	"UsherFleetSlow": {{`usher_fleet_transaction_duration_seconds_bucket{kind="change",le="1"}`, "0+1", "0+100"},
+		{`usher_fleet_transaction_duration_seconds_bucket{kind="change",le="5"}`, "0+10", "0+100"},
+		{`usher_fleet_transaction_duration_seconds_bucket{kind="change",le="+Inf"}`, "0+10", "0+100"}},
 	"UsherFleetLimitLower": {{`usher_fleet_slots_limit{pool="p"}`, "5", "10"},
 		{`usher_slots_limit{pool="p"}`, "10", "10"}},
 }
@@ -335,7 +335,8 @@ func (all stalls) between(from float64, to time.Time) (n float64) {
 	return n
 }
 
-// shortened is the alert file with no alert waiting, as a text.
+// shortened is the alert file with no alert waiting, and with windows of ten seconds, as a text.
 func shortened(t *testing.T) string {
-	return regexp.MustCompile(`(?m)^( +for: ).*$`).ReplaceAllString(read(t, alertFile), "${1}0s")
+	text := regexp.MustCompile(`(?m)^( +for: ).*$`).ReplaceAllString(read(t, alertFile), "${1}0s")
+	return regexp.MustCompile(`\[\d+m\]`).ReplaceAllString(text, "[10s]")
 }

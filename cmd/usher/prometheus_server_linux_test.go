@@ -26,8 +26,8 @@ type prometheus struct {
 	address string
 }
 
-// startPrometheus starts Prometheus with the project's rules. Its intervals are short, and no alert waits: each "for:"
-// of a copy of the file is 0s.
+// startPrometheus starts Prometheus with the project's rules. Its intervals are short, and no alert waits: see
+// [shortened].
 func startPrometheus(t *testing.T, agents ...*process) *prometheus {
 	t.Helper()
 	program := debianTool(t, "prometheus")
