@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/usher-agent/usher/agent/clock"
@@ -113,4 +115,20 @@ func isFleets(cfg config.Fleet, pool string) bool {
 // fleetDrains reports whether an operator has this host give its idle slots of a pool back to the fleet.
 func (a *Agent) fleetDrains(pool string) bool {
 	return a.fleet != nil && a.fleet.Drained() && isFleets(a.settings().Fleet, pool)
+}
+
+// FleetRemarks returns what may not be meant so about the fleet of a configuration: pools that no licence has.
+func FleetRemarks(c *config.Config, v *enforcer.Verdict) (out []string) {
+	has := slices.Concat(slices.Collect(maps.Keys(v.Pools)), slices.Collect(maps.Keys(v.Meters)))
+	slices.Sort(has)
+	for i, name := range c.Fleet.Pools {
+		if len(has) == 0 || slices.Contains(has, name) {
+			continue
+		}
+		key := fmt.Sprintf("fleet.pools[%d]", i)
+		out = append(out, c.At(key, fmt.Errorf(
+			"%s is %q, and no licence here has a pool or meter of that name; there are %s", key, name,
+			strings.Join(has, ", "))).Error())
+	}
+	return out
 }

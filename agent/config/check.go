@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin/catalog"
@@ -213,6 +214,9 @@ func (k *checker) plugins() {
 	}
 }
 
+// maxHostName is how long a host's name in the fleet may be, in bytes: no name of DNS is longer.
+const maxHostName = 253
+
 func (k *checker) fleet() {
 	f := k.config.Fleet
 	if len(f.Endpoints) == 0 {
@@ -243,6 +247,10 @@ func (k *checker) fleet() {
 	}
 	if f.KeepHeld < Duration(time.Second) || f.KeepHeld > Duration(24*time.Hour) {
 		k.bad("fleet.keep_held", "fleet.keep_held is %v, and must be from 1s to 24h", f.KeepHeld)
+	}
+	if len(f.Name) > maxHostName || strings.ContainsFunc(f.Name, unicode.IsControl) {
+		k.bad("fleet.name", "fleet.name is %q, and must be up to %d bytes without control characters", clip(f.Name),
+			maxHostName)
 	}
 	if err := enforcer.CheckHostLabels(f.Labels); err != nil {
 		k.bad("fleet.labels", "fleet.labels: %v", err)

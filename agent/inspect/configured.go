@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/usher-agent/usher/agent/config"
@@ -64,11 +65,39 @@ func Configured(c *config.Config) (*Inspection, error) {
 	if err != nil {
 		return nil, err
 	}
+	if fromFleet(c, result.Verdict) {
+		v := result.Verdict
+		v.Warnings = slices.DeleteFunc(v.Warnings, func(w enforcer.Warning) bool {
+			return w.Code == enforcer.WarnNotShared
+		})
+	}
 	out := &Inspection{Result: result}
 	for _, l := range listeners {
 		out.Listeners = append(out.Listeners, [2]string{l.Address(), l.Dialect() + ", for " + l.Callers()})
 	}
 	return out, nil
+}
+
+// fromFleet reports whether a fleet gives an agent with a configuration all pools and meters that it may not hand out
+// by itself.
+func fromFleet(c *config.Config, v *enforcer.Verdict) bool {
+	if len(c.Fleet.Endpoints) == 0 {
+		return false
+	}
+	lacks := func(name, notShared string) bool {
+		return notShared != "" && len(c.Fleet.Pools) > 0 && !slices.Contains(c.Fleet.Pools, name)
+	}
+	for _, p := range v.Pools {
+		if lacks(p.Name, p.NotShared) {
+			return false
+		}
+	}
+	for _, m := range v.Meters {
+		if lacks(m.Name, m.NotShared) {
+			return false
+		}
+	}
+	return true
 }
 
 // Faults joins all that is wrong with what a configuration names: keys, users and groups, listeners and the files of

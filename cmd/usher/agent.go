@@ -341,6 +341,13 @@ func (c *cli) checkConfig(ctx context.Context, cfg *config.Config, src *source) 
 		{"socket", cfg.Socket.Path},
 		{"trusted keys", dash(strings.Join(v.Keys, ", "))},
 		{"verdict now", string(v.Verdict.Code) + ": " + v.Verdict.Reason}}
+	if f := cfg.Fleet; len(f.Endpoints) > 0 {
+		pools := "all pools of a site"
+		if len(f.Pools) > 0 {
+			pools = strings.Join(f.Pools, ", ")
+		}
+		rows = append(rows, []string{"fleet", pools + ", from etcd at " + strings.Join(f.Endpoints, ", ")})
+	}
 	for _, l := range v.Listeners {
 		rows = append(rows, []string{"listener " + l[0], l[1]})
 	}
@@ -351,7 +358,7 @@ func (c *cli) checkConfig(ctx context.Context, cfg *config.Config, src *source) 
 		return err
 	}
 	c.printNotes(cfg)
-	for _, r := range agent.Remarks(cfg, v.Verdict) {
+	for _, r := range append(agent.Remarks(cfg, v.Verdict), agent.FleetRemarks(cfg, v.Verdict)...) {
 		fprintf(c.errs, "warning: %s\n", r)
 	}
 	for _, w := range v.Verdict.Warnings {

@@ -15,6 +15,9 @@ func (c *cli) printFleet(f *wire.Fleet) error {
 		}
 		if f.State == "cut_off" || f.State == "member" || f.State == "draining" || f.State == "quarantine" {
 			fprintf(c.out, "  its fence is in %s\n", fenceText(&f.FenceSeconds))
+			if f.WriteSeconds > 0 {
+				fprintf(c.out, "  its writes to etcd take %.2f seconds, of late\n", f.WriteSeconds)
+			}
 		}
 	}
 	for _, m := range f.Store {

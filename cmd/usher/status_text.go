@@ -96,7 +96,7 @@ func statusRows(l *wire.License, now time.Time) (rows [][]string) {
 	return rows
 }
 
-// contactRows are the lines about the upstream and the site server.
+// contactRows are the lines about the upstream, and about the site server or fleet that gives shares of a site.
 func contactRows(l *wire.License, now time.Time) (rows [][]string) {
 	row := func(name, value string) { rows = append(rows, []string{name, value}) }
 	if u := l.Upstream; u != nil {
@@ -113,7 +113,7 @@ func contactRows(l *wire.License, now time.Time) (rows [][]string) {
 		}
 	}
 	if s := l.SiteServer; s != nil {
-		row("site server", remoteText(s, now))
+		row("site's slots", remoteText(s, now))
 	}
 	return rows
 }

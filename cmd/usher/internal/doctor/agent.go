@@ -294,6 +294,11 @@ func (e *exam) pools(ctx context.Context) {
 		shared := p.Scope == "site" && p.Budget != nil && (p.Limit == nil || *p.Budget < *p.Limit)
 		switch {
 		case shared && *p.Budget == 0 && e.has("POOL_SHARE"): // the verdict says it
+		case shared && *p.Budget == 0 && p.Kind == "meter":
+			e.ok("meter "+p.Name, "this agent takes draws of the site's %s when it is asked for some", limit(p.Limit))
+		case shared && *p.Budget == 0 && e.inFleet:
+			e.ok(name, "this agent has none of the site's %s slots; `usher fleet status` shows which host has them",
+				limit(p.Limit))
 		case shared && *p.Budget == 0:
 			e.warn("POOL_SHARE", name, "slots come from the site server, the fleet or the upstream; is it reachable?",
 				"this agent has no share of the site's %s slots", limit(p.Limit))

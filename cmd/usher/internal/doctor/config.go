@@ -272,9 +272,28 @@ func (e *exam) plugins() {
 	}
 }
 
+// fileOf returns the configuration file of a running agent, as its settings name it; empty: it has none.
+func fileOf(settings []wire.Setting) string {
+	for _, s := range settings {
+		if file, ok := strings.CutPrefix(s.Origin, "file "); ok {
+			if i := strings.LastIndexByte(file, ':'); i > 0 {
+				file = file[:i]
+			}
+			return file
+		}
+	}
+	return ""
+}
+
 // differing says which keys the running agent has otherwise than the file. settings are the agent's.
 func (e *exam) differing(settings []wire.Setting) {
 	if e.cfg == nil {
+		return
+	}
+	if file := fileOf(settings); e.File == "" && file != "" {
+		e.found = slices.DeleteFunc(e.found, func(f Finding) bool { return f.Code == "TRUST_NONE" })
+		e.add(Unknown, "NOT_LOOKED_AT", "configuration", "--config "+file+" has the doctor look at it",
+			"the agent's configuration file is %s, and the doctor looked at none", file)
 		return
 	}
 	here := map[string]config.Setting{}

@@ -96,6 +96,8 @@ type exam struct {
 	up     bool          // an agent answers
 	said   *wire.License // by the agent; nil: nothing
 	found  []Finding
+	// inFleet says that the agent is a member of a fleet, and takes slots from it.
+	inFleet bool
 }
 
 // Examine looks at everything, and returns the findings, the worst first and causes before what follows from them.

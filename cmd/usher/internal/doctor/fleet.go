@@ -117,6 +117,7 @@ func (e *exam) place(f *wire.Fleet) {
 		e.warn("FLEET_FENCED", check, "see what the log says of the fleet", "it has not joined the fleet yet: %s",
 			dash(f.Reason))
 	case "member":
+		e.inFleet = true
 		e.ok(check, "%s is a member of the fleet", dash(f.Name))
 	}
 	if f.WriteSeconds > slowWrite {
