@@ -153,7 +153,7 @@ func (e *Etcd) status(ctx context.Context, endpoint string) (*clientv3.StatusRes
 func speaksTLS(ctx context.Context, conn net.Conn) bool {
 	ctx, cancel := context.WithTimeout(ctx, shakeWithin)
 	defer cancel()
-	// Nothing is sent or believed: whose certificate it is does not matter.
+	// Nothing is sent or believed, so that any certificate will do.
 	err := tls.Client(conn, &tls.Config{InsecureSkipVerify: true}).HandshakeContext(ctx) // #nosec G402
 	var alert tls.AlertError
 	return err == nil || errors.As(err, &alert)
