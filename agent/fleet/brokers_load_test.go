@@ -55,8 +55,7 @@ type tier struct {
 	t       *testing.T
 	sim     fleet.Sim
 	signer  *issue.Signer
-	licence *enforcer.License
-	doc     []byte
+	terms   []siteTerm // of one product: agents have them in turn
 	servers map[string]*siteServer
 	names   []string
 	users   []*user
@@ -69,6 +68,12 @@ type tier struct {
 	acquires, denied, lat atomic.Int64
 	lost                  atomic.Int64 // slots that an agent held and may not hold any more
 	longest               atomic.Int64
+}
+
+// siteTerm is a licence.
+type siteTerm struct {
+	*enforcer.License
+	doc []byte
 }
 
 func (y *tier) now() time.Duration { return time.Hour + time.Since(y.begin) }
@@ -100,21 +105,23 @@ func (y *tier) RoundTrip(req *http.Request) (*http.Response, error) {
 	return w.Result(), nil
 }
 
-// open makes a licence and n site servers with the slots of it.
-func openTier(t *testing.T, servers int, limit int64) *tier {
+// openTier makes licences of one product, each with as many slots, and site servers with these slots.
+func openTier(t *testing.T, servers int, limit int64, ids ...string) *tier {
 	y := &tier{t: t, sim: fleet.OpenSim(), begin: time.Now(), limit: limit, servers: map[string]*siteServer{}}
 	private, _, err := issue.MakeKey(t.TempDir(), "v1", "")
 	y.must(err)
 	y.signer, err = issue.LoadSigner(private, "")
 	y.must(err)
-	y.doc, err = y.signer.Sign(&usher.Claims{ID: "L1", Product: "acme", Issued: time.Now().Unix() - 100,
-		Pools: map[string]usher.Pool{"streams": {Max: &limit}}})
-	y.must(err)
-	l, p := usher.Format{}.Verify(y.doc, []plugin.Anchor{y.signer.Anchor})
-	if p != nil {
-		t.Fatal(p.Reason)
+	for i, id := range ids {
+		doc, err := y.signer.Sign(&usher.Claims{ID: id, Product: "acme", Issued: time.Now().Unix() - 100 + int64(i),
+			Pools: map[string]usher.Pool{"streams": {Max: &limit}}})
+		y.must(err)
+		l, p := usher.Format{}.Verify(doc, []plugin.Anchor{y.signer.Anchor})
+		if p != nil {
+			t.Fatal(p.Reason)
+		}
+		y.terms = append(y.terms, siteTerm{l, doc})
 	}
-	y.licence = l
 	for i := range servers {
 		y.serve(fmt.Sprint("site-", i))
 	}
@@ -134,8 +141,10 @@ func (y *tier) serve(name string) {
 	y.must(err)
 	g, err := registry.Open(registry.Config{Dir: dir, Signer: y.signer, Now: time.Now, RunDir: dir, BootID: "boot"})
 	y.must(err)
-	_, err = g.Admit(y.doc)
-	y.must(err)
+	for _, term := range y.terms {
+		_, err = g.Admit(term.doc)
+		y.must(err)
+	}
 	y.must(g.ServePools(blockTTL, y.now))
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &siteServer{handler: g.Handler()}
@@ -175,6 +184,7 @@ func (d dying) Txn(ctx context.Context, t *fleet.Txn) (*fleet.Result, error) {
 // user is one agent, and those who call it.
 type user struct {
 	y      *tier
+	term   siteTerm
 	keeper *shares.Keeper
 	rng    *rand.Rand
 	stop   func()
@@ -191,7 +201,7 @@ type user struct {
 
 // use starts an agent that knows two of the servers.
 func (y *tier) use(i int) *user {
-	u := &user{y: y, rng: rand.New(rand.NewPCG(uint64(i), 7))}
+	u := &user{y: y, term: y.terms[i%len(y.terms)], rng: rand.New(rand.NewPCG(uint64(i), 7))}
 	_, key, err := ed25519.GenerateKey(nil)
 	y.must(err)
 	n := len(y.names)
@@ -224,7 +234,7 @@ func (y *tier) use(i int) *user {
 	u.mu.Lock()
 	u.waiting, u.queue = 1, []time.Time{u.began}
 	u.mu.Unlock()
-	u.keeper.Set([]shares.Licence{{License: y.licence, Document: y.doc, Budgeter: several}})
+	u.keeper.Set([]shares.Licence{{License: u.term.License, Document: u.term.doc, Budgeter: several}})
 	go func() { defer close(ended); u.keeper.Run(ctx) }()
 	return u
 }
@@ -236,7 +246,7 @@ func (u *user) changed() {
 	now := time.Now()
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.cap = int64(facts.Budgets[enforcer.Share{License: "usher/L1", Pool: "streams"}])
+	u.cap = int64(facts.Budgets[enforcer.Share{License: enforcer.Ref("usher/" + u.term.ID), Pool: "streams"}])
 	u.fence = fence
 	if over := u.inUse - u.usable(); over > 0 {
 		u.y.lost.Add(over)
@@ -302,13 +312,7 @@ func (u *user) tick() {
 
 // check adds up what all agents may hand out.
 func (y *tier) check() {
-	sum := int64(0)
-	for _, u := range y.users {
-		u.mu.Lock()
-		sum += u.usable()
-		u.mu.Unlock()
-	}
-	if sum > y.limit && y.wrong == "" {
+	if sum := y.usable(""); sum > y.limit && y.wrong == "" {
 		y.wrong = fmt.Sprintf("after %s agents may hand out %d of %d slots", time.Since(y.begin), sum, y.limit)
 	}
 }
@@ -356,7 +360,7 @@ func TestBrokersKeepSlotsReady(t *testing.T) {
 // loadOfBrokers has agents of site servers begin, go on, and then some of the servers die. It returns how many writes
 // to the store an acquire costs between.
 func loadOfBrokers(t *testing.T, servers, agents, kill int, span time.Duration) (perAcquire float64) {
-	y := openTier(t, servers, int64(perAgent*agents))
+	y := openTier(t, servers, int64(perAgent*agents), "L1")
 	time.Sleep(brokerTTL + blockTTL + time.Minute) // the new store's quarantine
 	calls, writes, _ := y.sim.Counts()
 	for i := range agents {

@@ -55,7 +55,8 @@ type broker struct {
 
 	mu     turn                  // held over the calls of one pool; guards all below
 	stocks map[[2]string]*supply // by licence and pool
-	left   *leaving              // nil: the server lends
+	all    map[fleet.PoolKey]*supply
+	left   *leaving // nil: the server lends
 }
 
 // turn is a lock that is held over calls to the store: who waits for it may give up.
@@ -74,18 +75,6 @@ func (t turn) within(ctx context.Context) bool {
 	}
 }
 
-// supply is what the broker has of one pool. Its block has one and the same id for good, so that a restarted broker
-// finds it.
-type supply struct {
-	bound  plugin.Budgeter
-	block  string
-	has    int64
-	until  time.Duration
-	wanted int64         // by the rest of the fleet
-	idleAt time.Duration // since when it has more than it needs; zero: it has not
-	fault  string
-}
-
 // adopt takes a block of another broker, which is gone or has stopped, over into the stock: see [registry.Broker].
 func (b *broker) adopt(a *registry.Adoption) (unsure bool, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), b.ttl/3)
@@ -95,21 +84,19 @@ func (b *broker) adopt(a *registry.Adoption) (unsure bool, err error) {
 	}
 	defer b.mu.Unlock()
 	s := b.stocks[[2]string{a.License.ID, a.Pool}]
-	if s == nil || s.bound == nil || b.left != nil {
+	if s == nil || b.left != nil {
 		return false, plugin.Transiently("the site server has not looked at the licence yet, or is being stopped")
 	}
-	of, ok := s.bound.(*fleet.Bound)
-	if !ok {
-		return false, plugin.Transiently("the licence has no pool of a site")
-	}
 	sent := b.now()
-	got, n, err := of.Adopt(ctx, a.From, a.Pool, a.Part, fleet.BlockID(brokerToken), a.Slots, a.Reserve)
+	got, n, err := s.bound.Adopt(ctx, a.From, a.Pool, a.Part, fleet.BlockID(brokerToken), a.Slots, a.Reserve)
 	if err != nil {
 		var e *fleet.UnsureError
 		return errors.As(err, &e), err
 	}
 	s.block, s.has, s.until = got.ID, got.Slots, sent+got.For
-	return true, a.Put(n, s.has, s.part(a.Pool), s.until)
+	x := s.of(a.License.ID)
+	x.has = max(0, s.has-(s.given()-x.has))
+	return true, a.Put(n, x.has, s.partOf(x.has), s.until)
 }
 
 // brokerToken is that of the one check-out of a broker for a pool.
@@ -137,7 +124,7 @@ func newBroker(c *Config, g *registry.Registry, site string, m *metrics.Registry
 	b := &broker{etcd: etcd, way: &c.Fleet.Way, registry: g, ttl: c.Fleet.TTL, now: c.Uptime,
 		wake: make(chan struct{}, 1), log: c.Log,
 		wants: make(chan wanted, 64), heard: map[string]bool{}, stocks: map[[2]string]*supply{},
-		mu: make(turn, 1)}
+		all: map[fleet.PoolKey]*supply{}, mu: make(turn, 1)}
 	id := brokerID(site, c.Fleet.Name)
 	if b.pools, err = g.ServeBroker(registry.Broker{Name: id, Report: b.report, Lacking: b.nudge,
 		Adopt: b.adopt, Draw: b.draw}); err != nil {
@@ -266,38 +253,18 @@ func (b *broker) pass(ctx context.Context) time.Duration {
 	if b.drains(ctx) {
 		return min(b.ttl/3, time.Second)
 	}
-	for _, l := range terms {
-		for pool := range l.SitePools() {
-			b.mu.Lock()
-			s := b.stocks[[2]string{l.ID, pool}]
-			call, cancel := context.WithTimeout(ctx, b.ttl/3)
-			err := b.supply(call, s, l.ID, pool)
-			cancel()
-			b.mu.Unlock()
-			b.said(s, pool, err)
+	for _, s := range b.all {
+		if !s.good() {
+			continue
 		}
+		b.mu.Lock()
+		call, cancel := context.WithTimeout(ctx, b.ttl/3)
+		err := b.supply(call, s)
+		cancel()
+		b.mu.Unlock()
+		b.said(s, err)
 	}
 	return min(b.ttl/3, time.Second)
-}
-
-// know has a stock of each pool of the licences.
-func (b *broker) know(ctx context.Context, terms []registry.Term) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for _, l := range terms {
-		bound := b.fleet.For(l.License, l.Document, nil, func(string) bool { return true })
-		if !b.heard[l.ID] && len(l.SitePools()) > 0 {
-			b.heard[l.ID] = true
-			go b.listen(ctx, l.ID, bound)
-		}
-		for pool := range l.SitePools() {
-			key := [2]string{l.ID, pool}
-			if b.stocks[key] == nil {
-				b.stocks[key] = &supply{}
-			}
-			b.stocks[key].bound = bound
-		}
-	}
 }
 
 // hear takes note of what the rest of the fleet wants.
@@ -321,101 +288,16 @@ func (b *broker) hear() {
 }
 
 // said logs what is wrong with the supply of a pool, once.
-func (b *broker) said(s *supply, pool string, err error) {
+func (b *broker) said(s *supply, err error) {
 	fault := ""
 	var e *plugin.Error
 	if err != nil && !(errors.As(err, &e) && e.SystemCode == plugin.SystemFull) {
 		fault = err.Error()
 	}
 	if fault != "" && fault != s.fault {
-		b.log.Warn("the fleet gives the site server no slots", "pool", pool, "reason", fault)
+		b.log.Warn("the fleet gives the site server no slots", "pool", s.pool, "reason", fault)
 	}
 	s.fault = fault
-}
-
-// spare is how many slots are kept beyond what agents have.
-func spare(n int64) int64 { return max(1, n/8) }
-
-// supply has a pool's stock fit what agents have and want.
-func (b *broker) supply(ctx context.Context, s *supply, license, pool string) error {
-	d := b.pools.Demand(license, pool)
-	need, now := d.Out+d.Missing, b.now()
-	drains := b.fleet.Drained()
-	if drains { // what agents have stays theirs until they give it back
-		need = d.Out
-	}
-	if s.has == 0 {
-		if s.until = b.fleet.Until(); d.Out > 0 { // what it has of what agents have is not known yet
-			s.until = 0
-		}
-		b.pools.Stock(license, pool, 0, 0, s.until)
-	}
-	want, ahead, part := s.has, spare(need), s.part(pool)
-	switch {
-	case s.has == 0 && need == 0 && (drains || s.block != ""):
-		return nil
-	case drains:
-		want, s.idleAt = need, 0
-	case s.has < need && part == s.has, s.block == "":
-		want, s.idleAt = need+ahead, 0
-	case s.wanted > 0:
-		want = max(need, s.has-s.wanted)
-	case s.has <= need+2*ahead:
-		s.idleAt = 0
-	case s.idleAt == 0:
-		s.idleAt = now
-	case now-s.idleAt > b.ttl:
-		want, s.idleAt = need+ahead, 0
-	}
-	s.wanted = 0
-	if part < s.has { // the limit has shrunk
-		want = min(want, max(part, need))
-	}
-	if want < s.has {
-		want = b.pools.Lower(license, pool, want)
-	}
-	if want == s.has && s.until-now > b.ttl/2 {
-		return nil
-	}
-	return b.call(ctx, s, license, pool, want, need)
-}
-
-// part returns how many of its slots the broker may give from now on.
-func (s *supply) part(pool string) int64 {
-	if of, ok := s.bound.(*fleet.Bound); ok && s.has > 0 {
-		return of.Part(pool, s.has)
-	}
-	return s.has
-}
-
-// call has the fleet give a pool's stock another size, and more time.
-func (b *broker) call(ctx context.Context, s *supply, license, pool string, want, need int64) error {
-	sent := b.now()
-	var got *plugin.Block
-	var err error
-	ahead := max(0, want-max(need, s.has))
-	switch {
-	case s.has == 0:
-		got, err = s.bound.CheckOut(ctx, &plugin.CheckOut{Pool: pool, Slots: max(1, want), AtLeast: 1, For: time.Hour,
-			Token: brokerToken, Ahead: min(ahead, max(1, want))})
-	case want == 0:
-		if err = s.bound.Return(ctx, &plugin.Return{Block: s.block}); err == nil {
-			s.has = 0
-			return nil
-		}
-	default:
-		got, err = s.bound.Extend(ctx, &plugin.Extend{Block: s.block, Slots: want, For: time.Hour, Ahead: ahead})
-	}
-	var e *plugin.Error
-	switch errors.As(err, &e); {
-	case e != nil && e.SystemCode == plugin.SystemLapsed:
-		s.has, s.until = 0, 0
-		b.pools.Stock(license, pool, 0, 0, 0)
-	case got != nil:
-		s.block, s.has, s.until = got.ID, got.Slots, sent+got.For
-		b.pools.Stock(license, pool, s.has, s.part(pool), s.until)
-	}
-	return err
 }
 
 // watchFor is how long one wait for news of the fleet is.

@@ -20,13 +20,6 @@ type leaving struct {
 	fault string                             // why it could not be said; empty: it was
 }
 
-// lent is what agents have of one pool of the fleet. Licences of one product share a pool.
-type lent struct {
-	of    *fleet.Bound
-	pool  string
-	parts map[string]int64
-}
-
 // leave has the server stop lending, and say what its agents have. It is called again when they have less, or after an
 // error.
 func (b *broker) leave(ctx context.Context) (err error) {
@@ -38,27 +31,19 @@ func (b *broker) leave(ctx context.Context) (err error) {
 	if b.left == nil {
 		b.left = &leaving{said: map[fleet.PoolKey]map[string]int64{}}
 	}
-	all := map[fleet.PoolKey]*lent{}
-	for at, s := range b.stocks {
-		of, ok := s.bound.(*fleet.Bound)
-		if !ok {
+	for key, s := range b.all {
+		parts := map[string]int64{}
+		for _, x := range s.portions {
+			maps.Copy(parts, b.pools.LentOf(x.license, s.pool))
+		}
+		if said, ok := b.left.said[key]; ok && maps.Equal(said, parts) {
 			continue
 		}
-		key := of.Key(at[1])
-		if all[key] == nil {
-			all[key] = &lent{of, at[1], map[string]int64{}}
-		}
-		maps.Copy(all[key].parts, b.pools.LentOf(at[0], at[1]))
-	}
-	for key, x := range all {
-		if said, ok := b.left.said[key]; ok && maps.Equal(said, x.parts) {
-			continue
-		}
-		if one := x.of.Leave(ctx, x.pool, fleet.BlockID(brokerToken), x.parts); one != nil {
+		if one := s.bound.Leave(ctx, s.pool, fleet.BlockID(brokerToken), parts); one != nil {
 			err = one
 			continue
 		}
-		b.left.said[key] = x.parts
+		b.left.said[key] = parts
 	}
 	if err == nil {
 		b.pools.Left()
@@ -97,9 +82,8 @@ func (b *broker) drains(ctx context.Context) bool {
 		b.mu.Lock()
 		b.left = nil
 		b.fleet.Stay()
-		for at, s := range b.stocks {
-			s.has, s.until = 0, 0
-			b.pools.Stock(at[0], at[1], 0, 0, 0)
+		for _, s := range b.all {
+			b.empty(s)
 		}
 		b.mu.Unlock()
 		b.pools.Stay()
