@@ -83,9 +83,7 @@ func TestStoppedBroker(t *testing.T) {
 		}
 	}
 	full("after the stop")
-	if n := lent(stays); n != 12 {
-		t.Errorf("agents have %d slots of the server that stays", n)
-	}
+	polled(t, "all that the agents hold is of the server that stays", func() bool { return lent(stays) == 12 })
 	stops.run()
 	store := fleet.Dial([]string{e.url}, "", "", nil)
 	defer store.Close()
