@@ -36,7 +36,7 @@ func (l *Log) shows() (int, error) {
 	return rank(""), nil
 }
 
-// mark says on the disk what the lines may show of users, before they do. Who removed the log removed the mark with it.
+// mark says on the disk what the lines may show of users, before they do. A log that is removed takes the mark with it.
 func (l *Log) mark() error {
 	path := filepath.Join(l.cfg.Dir, settingFile)
 	if b, err := files.Read(path, files.MaxSize); err == nil &&
