@@ -310,14 +310,15 @@ func (b *Block) resize(n int64) {
 }
 
 // shareOf returns what a block may have of a pool whose limit has become less than what its agents were told to have:
-// each agent has an equal part, and none more than before. While all fits it returns the block's size.
+// each agent has an equal part, and none more than before. While all fits it returns the block's size. A block that is
+// pending is no part of the total yet, and takes nothing from others.
 func (b *blocks) shareOf(s share, x *Block, total enforcer.Limit, now time.Duration) int64 {
 	sum, of := int64(0), map[string]int64{}
 	var own []*Block
 	for _, y := range b.of[s] {
 		if y.ID == x.ID {
 			y = x
-		} else if y.until <= now {
+		} else if y.until <= now || y.Pending {
 			continue
 		}
 		if of[y.Agent] += y.size(); y.Agent == x.Agent {
