@@ -35,6 +35,7 @@ type portion struct {
 	has     int64
 	good    bool // the licence is good
 	demand  registry.Demand
+	fair    int64 // what it may have at least, as its agents need it
 }
 
 // need is how many slots the agents have and have asked for in vain. Those of a licence that is no longer good get no
@@ -199,7 +200,19 @@ func (b *broker) lower(s *supply, n int64) int64 {
 	return s.given()
 }
 
-// share gives the agents of one licence what those of another do not use.
+// fair gives each portion what its agents need, or, where that is more than the supply, equal parts of what the others
+// leave.
+func (s *supply) fair() {
+	rest := slices.SortedFunc(slices.Values(s.portions), func(x, y *portion) int { return cmp.Compare(x.need(), y.need()) })
+	left := s.has
+	for i, x := range rest {
+		x.fair = min(x.need(), left/int64(len(rest)-i))
+		left -= x.fair
+	}
+}
+
+// share gives the agents of one licence what those of another do not use. Where all lack slots, what one has beyond its
+// part goes to the others as its agents give it back.
 func (b *broker) share(s *supply) {
 	b.demand(s)
 	lacks := func(x *portion) bool { return x.has < x.need() }
@@ -209,13 +222,15 @@ func (b *broker) share(s *supply) {
 		}
 		return
 	}
-	idle := false
+	s.fair()
+	freed := false
 	for _, x := range s.portions {
-		if x.has > x.need() {
-			x.has, idle = b.pools.Lower(x.license, s.pool, x.need()), true
+		if was := x.has; was > x.fair {
+			x.has = b.pools.Lower(x.license, s.pool, x.fair)
+			freed = freed || x.has < was
 		}
 	}
-	if idle || s.given() < s.has {
+	if freed || s.given() < s.has {
 		b.settle(s)
 	}
 	now := b.now()
@@ -234,6 +249,8 @@ func (b *broker) share(s *supply) {
 func (b *broker) settle(s *supply) {
 	b.lower(s, s.has)
 	b.raise(s, func(x *portion) int64 { return x.demand.Out })
+	s.fair()
+	b.raise(s, func(x *portion) int64 { return x.fair })
 	b.raise(s, (*portion).need)
 	b.raise(s, func(x *portion) int64 {
 		if !x.good {
