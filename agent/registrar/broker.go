@@ -278,8 +278,11 @@ func (b *broker) hear() {
 				s.wanted = max(s.wanted, w.n)
 			}
 			b.mu.Unlock()
-			if s != nil && w.n > 0 {
-				b.pools.Want(w.of[0], w.of[1], w.n)
+			if s == nil || w.n <= 0 {
+				continue
+			}
+			for _, x := range s.portions { // agents of all licences have what is wanted
+				b.pools.Want(x.license, s.pool, w.n)
 			}
 		default:
 			return

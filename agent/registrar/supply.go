@@ -35,7 +35,8 @@ type portion struct {
 	has     int64
 	good    bool // the licence is good
 	demand  registry.Demand
-	fair    int64 // what it may have at least, as its agents need it
+	fair    int64         // what it may have at least, as its agents need it
+	grown   time.Duration // when it last became larger
 }
 
 // need is how many slots the agents have and have asked for in vain. Those of a licence that is no longer good get no
@@ -201,13 +202,34 @@ func (b *broker) lower(s *supply, n int64) int64 {
 }
 
 // fair gives each portion what its agents need, or, where that is more than the supply, equal parts of what the others
-// leave.
+// leave. What cannot be divided goes to the one that has got nothing for longest, so that each has its turn.
 func (s *supply) fair() {
-	rest := slices.SortedFunc(slices.Values(s.portions), func(x, y *portion) int { return cmp.Compare(x.need(), y.need()) })
+	rest := slices.SortedFunc(slices.Values(s.portions), func(x, y *portion) int {
+		return cmp.Compare(x.need(), y.need())
+	})
 	left := s.has
-	for i, x := range rest {
-		x.fair = min(x.need(), left/int64(len(rest)-i))
-		left -= x.fair
+	for len(rest) > 0 && rest[0].need() <= left/int64(len(rest)) {
+		rest[0].fair = rest[0].need()
+		left, rest = left-rest[0].fair, rest[1:]
+	}
+	for _, x := range rest {
+		x.fair = left / int64(len(rest))
+	}
+	if len(rest) > 0 {
+		left %= int64(len(rest))
+	}
+	for left > 0 {
+		var next *portion
+		for _, x := range s.portions {
+			if x.fair < x.need() && (next == nil || x.grown < next.grown) {
+				next = x
+			}
+		}
+		if next == nil {
+			return
+		}
+		next.fair++
+		left--
 	}
 }
 
@@ -275,8 +297,9 @@ func (b *broker) raise(s *supply, level func(*portion) int64) {
 			return
 		}
 		for _, x := range below {
-			n := min(max(1, free/int64(len(below))), level(x)-x.has, s.has-s.given())
-			x.has += max(0, n)
+			if n := min(max(1, free/int64(len(below))), level(x)-x.has, s.has-s.given()); n > 0 {
+				x.has, x.grown = x.has+n, b.now()
+			}
 		}
 	}
 }
