@@ -106,7 +106,9 @@ func (f Finder) Find(name string) (*Unit, error) {
 	}
 	u := &unitFile{finder: f, unit: &Unit{Name: name, Service: service, File: file}}
 	for _, path := range append([]string{file}, f.dropIns(service)...) {
-		if err := u.read(path); err != nil {
+		switch err := u.read(path); {
+		case path != file && errors.Is(err, fs.ErrNotExist): // it was there a moment ago, or is a link to nothing
+		case err != nil:
 			return nil, fmt.Errorf("%s: %w", service, err)
 		}
 	}

@@ -79,6 +79,20 @@ func TestDropIns(t *testing.T) {
 	}
 }
 
+// A drop-in that is removed while the unit is read counts no more.
+func TestDropInThatIsGone(t *testing.T) {
+	t.Parallel()
+	f := host(t, map[string]string{"/usr/lib/systemd/system/usher@.service": "[Service]\nEnvironment=A=1\n",
+		"/run/systemd/system/usher@acme.service.d/a.conf": "[Service]\nEnvironment=A=2\n"})
+	gone := f.Root + "/run/systemd/system/usher@acme.service.d/b.conf"
+	if err := os.Symlink(gone+".not", gone); err != nil {
+		t.Fatal(err)
+	}
+	if u, err := f.Find("acme"); err != nil || u.Value("A") != "2" {
+		t.Errorf("%+v, %v", u, err)
+	}
+}
+
 // A unit that is not there is named with those that are, and so is one of several.
 func TestWhichInstances(t *testing.T) {
 	t.Parallel()
