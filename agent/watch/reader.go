@@ -19,7 +19,11 @@ const maxEntries = 10_000
 
 // survey is the outcome of one look at the folder.
 type survey struct {
-	dir        string // the folder; empty: there is none, see problem
+	dir    string // the folder; empty: there is none, see problem
+	folder stamp  // its own, taken before the files'
+
+	began, ended time.Time // of the look
+
 	only       string // the one file that counts; empty: all
 	seen       map[string]sighting
 	omitted    int
@@ -38,9 +42,8 @@ type reader struct {
 // reading is a file as it was last read.
 type reading struct {
 	sighting
-	link, target stamp // taken before the reading; the same for what is no link
-	again        bool  // to be read again although the stamps have not changed
-	readable     bool  // problem, if any, is check's answer to data
+	again    bool // to be read again although the stamps have not changed
+	readable bool // problem, if any, is check's answer to data
 }
 
 func newReader(check func(string, []byte) *enforcer.Problem) *reader {
@@ -65,8 +68,11 @@ func (r *reader) survey(at place, force bool, known func(string) bool) survey {
 		return p
 	}
 	defer root.Close()
-	if fi, err := root.Stat("."); err != nil || stampOf(fi).id != at.id {
+	if fi, err := root.Stat("."); err != nil {
 		p.moved = true
+	} else {
+		p.folder = stampOf(fi)
+		p.moved = p.folder.id != at.id
 	}
 	names := []string{at.only}
 	if at.only == "" {

@@ -15,6 +15,10 @@ type sighting struct {
 	written time.Time         // when the file was last written, by the file system's clock; zero: at the first look
 	problem *enforcer.Problem // nil: the bytes verify
 	vacant  bool              // the name leads nowhere: as good as removed, but worth a word
+
+	// Stamps of the name and of the file that it leads to, taken before the reading; the same for what is no link. A
+	// write may change these alone.
+	link, target stamp
 }
 
 // change is what to keep of a file: its new good bytes or, when data is nil, nothing any more.
@@ -24,18 +28,26 @@ type change struct {
 	modTime time.Time
 }
 
+// longestGone is how long a file may be missing at each look, in a folder that goes on changing, until it counts as
+// removed.
+const longestGone = 8 * Patience
+
 // settler decides which sightings count. Bytes that verify count at once. Bytes that do not verify count as a write
 // under way until they have stood for [Patience]. A file that is missing counts as one about to be replaced until it
-// has been gone as long. Meanwhile the former state stands. The settler reads no clock.
+// has been gone as long. Meanwhile the former state stands. Two looks that see the same do not prove that nothing
+// happened in between: stamps that have not changed do. What is seen is surely so when the look ends, and is still so
+// when the next one begins. The settler reads no clock.
 type settler struct {
 	records map[string]*record
 }
 
 // record is the state of one name.
 type record struct {
-	gen         uint64
+	seen        sighting  // at the last look at which it was there
 	since       time.Time // last write seen
-	gone        time.Time // missing since; zero: it is there
+	missed      time.Time // missing at each look since; zero: it is there
+	gone        time.Time // missing all the time since
+	folder      stamp     // when gone was set
 	good        []byte    // the last bytes that verified
 	goodTime    time.Time
 	goodProblem *enforcer.Problem // why good no longer verifies, after a recheck
@@ -53,12 +65,12 @@ func (s *settler) restore(name string, good []byte, modTime time.Time) {
 	s.records[name] = r
 }
 
-// step takes a look at the whole folder, at the instant now. It returns the changes to keep, and when the next patience
-// ends; zero: nothing waits.
-func (s *settler) step(now time.Time, seen map[string]sighting) (next time.Time, changes []change) {
+// step takes a look at the whole folder. It returns the changes to keep, and when the next patience ends; zero: nothing
+// waits.
+func (s *settler) step(p survey) (next time.Time, changes []change) {
 	wait := func(since time.Time) bool {
 		due := since.Add(Patience)
-		if !now.Before(due) {
+		if !p.began.Before(due) {
 			return false
 		}
 		if next.IsZero() || due.Before(next) {
@@ -66,18 +78,24 @@ func (s *settler) step(now time.Time, seen map[string]sighting) (next time.Time,
 		}
 		return true
 	}
-	for _, name := range sortedKeys(seen) {
-		sg, r := seen[name], s.records[name]
+	for _, name := range sortedKeys(p.seen) {
+		sg, r := p.seen[name], s.records[name]
 		if r == nil {
 			r = &record{}
 			s.records[name] = r
 		}
-		r.gone = time.Time{}
-		if sg.gen != r.gen {
-			r.gen, r.since = sg.gen, now
-			if !sg.written.IsZero() && sg.written.Before(now) {
+		if sg.gen != r.seen.gen || sg.link != r.seen.link || sg.target != r.seen.target {
+			r.since = p.ended
+			if !sg.written.IsZero() && sg.written.Before(p.ended) {
 				r.since = sg.written
 			}
+		}
+		r.seen = sg
+		patience := r.since
+		if !sg.vacant {
+			r.missed = time.Time{}
+		} else {
+			patience = r.absent(p)
 		}
 		if sg.problem == nil {
 			if !bytes.Equal(r.good, sg.data) {
@@ -87,7 +105,7 @@ func (s *settler) step(now time.Time, seen map[string]sighting) (next time.Time,
 			r.shown = &File{Name: shown(name), Data: sg.data, ModTime: sg.modTime}
 			continue
 		}
-		if wait(r.since) {
+		if wait(patience) {
 			continue
 		}
 		if sg.vacant && r.good != nil {
@@ -103,19 +121,28 @@ func (s *settler) step(now time.Time, seen map[string]sighting) (next time.Time,
 		r.shown = f
 	}
 	for _, name := range sortedKeys(s.records) {
-		if _, there := seen[name]; there {
+		if _, there := p.seen[name]; there {
 			continue
 		}
 		r := s.records[name]
-		if r.gone.IsZero() {
-			r.gone = now
-		}
-		if !wait(r.gone) {
+		if !wait(r.absent(p)) {
 			delete(s.records, name)
 			changes = append(changes, change{name: name})
 		}
 	}
 	return next, changes
+}
+
+// absent notes that the file is missing, and returns since when. If the folder has changed since the last look, the
+// file may have been there meanwhile.
+func (r *record) absent(p survey) (since time.Time) {
+	switch {
+	case r.missed.IsZero():
+		r.missed, r.gone, r.folder = p.ended, p.ended, p.folder
+	case p.folder != r.folder && p.began.Sub(r.missed) < longestGone:
+		r.gone, r.folder = p.ended, p.folder
+	}
+	return r.gone
 }
 
 // recheck verifies the good bytes again. Its outcome counts with the next step, without patience: no write made the

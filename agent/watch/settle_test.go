@@ -29,6 +29,10 @@ type look struct {
 	keep string // "1": text 1 is kept, "x": dropped
 }
 
+func lookAt(at time.Time, seen map[string]sighting) survey {
+	return survey{began: at, ended: at, seen: seen}
+}
+
 func see(s sighting) *sighting { return &s }
 
 func written(s sighting, at time.Duration) *sighting {
@@ -78,49 +82,93 @@ var settling = []struct {
 
 func TestSettle(t *testing.T) {
 	for _, tc := range settling {
-		t.Run(tc.name, func(t *testing.T) {
-			start := time.Unix(1000, 0)
-			s := newSettler()
-			for i, l := range tc.looks {
-				seen := map[string]sighting{}
-				if l.saw != nil {
-					seen["f"] = *l.saw
-				}
-				next, changes := s.step(start.Add(l.at), seen)
-				var got string
-				switch files := s.files(); {
-				case len(files) == 0:
-					got = "-"
-				default:
-					f := files[0]
-					if f.Problem == nil || f.Stale {
-						got = strings.TrimSuffix(strings.TrimPrefix(string(f.Data), "licence<"), ">")
-					}
-					if f.Problem != nil {
-						got += "!"
-					}
-				}
-				if got != l.want {
-					t.Errorf("look %d: counts %q, want %q", i, got, l.want)
-				}
-				var wantNext time.Time
-				if l.next != 0 {
-					wantNext = start.Add(l.next * ms)
-				}
-				if !next.Equal(wantNext) {
-					t.Errorf("look %d: next %v, want %v", i, next.Sub(start), wantNext.Sub(start))
-				}
-				keep := ""
-				for _, c := range changes {
-					if keep += "x"; c.data != nil {
-						keep = strings.TrimSuffix(strings.TrimPrefix(string(c.data), "licence<"), ">")
-					}
-				}
-				if keep != l.keep {
-					t.Errorf("look %d: keeps %q, want %q", i, keep, l.keep)
-				}
+		t.Run(tc.name, func(t *testing.T) { settle(t, tc.looks, nil, 0) })
+	}
+}
+
+// again is a sighting of a file that was written again since.
+func again(s sighting) *sighting {
+	s.target.changed++
+	return &s
+}
+
+// Two looks that see the same do not prove that all was so in between.
+func TestSettleBetweenLooks(t *testing.T) {
+	for _, tc := range []struct {
+		name    string
+		looks   []look
+		folders []int64       // how often the folder had changed before each look
+		took    time.Duration // each look
+	}{
+		{"a file that was there meanwhile is not gone", []look{
+			{0, see(good(1)), "1", 0, "1"}, {10 * ms, nil, "1", 260, ""}, {260 * ms, nil, "1", 510, ""},
+			{500 * ms, nil, "1", 510, ""}, {510 * ms, nil, "-", 0, "x"}}, []int64{0, 1, 2, 2, 2}, 0},
+		{"a link that led to a file meanwhile does not lead nowhere", []look{
+			{0, see(good(1)), "1", 0, "1"}, {10 * ms, vacant, "1", 260, ""}, {260 * ms, vacant, "1", 510, ""},
+			{510 * ms, vacant, "!", 0, "x"}}, []int64{0, 1, 2, 2}, 0},
+		{"gone is gone after two seconds, though the folder goes on changing", []look{
+			{0, see(good(1)), "1", 0, "1"}, {10 * ms, nil, "1", 260, ""}, {260 * ms, nil, "1", 510, ""},
+			{1960 * ms, nil, "1", 2210, ""}, {2010 * ms, nil, "1", 2210, ""}, {2210 * ms, nil, "-", 0, "x"}},
+			[]int64{0, 1, 2, 3, 4, 5}, 0},
+		{"gone from the end of a look to the begin of another", []look{
+			{0, see(good(1)), "1", 0, "1"}, {10 * ms, nil, "1", 360, ""}, {260 * ms, nil, "1", 360, ""},
+			{360 * ms, nil, "-", 0, "x"}}, []int64{0, 1, 1, 1}, 100 * ms},
+		{"broken from the end of a look to the begin of another", []look{
+			{0, see(good(1)), "1", 0, "1"}, {10 * ms, see(bad(2)), "1", 360, ""}, {260 * ms, see(bad(2)), "1", 360, ""},
+			{360 * ms, see(bad(2)), "1!", 0, ""}}, []int64{0, 0, 0, 0}, 100 * ms},
+		{"broken bytes that were written again are a write under way", []look{
+			{0, see(good(1)), "1", 0, "1"}, {10 * ms, see(bad(2)), "1", 260, ""},
+			{260 * ms, again(bad(2)), "1", 510, ""}, {510 * ms, again(bad(2)), "1!", 0, ""}}, []int64{0, 0, 0, 0}, 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) { settle(t, tc.looks, tc.folders, tc.took) })
+	}
+}
+
+func settle(t *testing.T, looks []look, folders []int64, took time.Duration) {
+	start := time.Unix(1000, 0)
+	s := newSettler()
+	for i, l := range looks {
+		seen := map[string]sighting{}
+		if l.saw != nil {
+			seen["f"] = *l.saw
+		}
+		p := survey{began: start.Add(l.at), ended: start.Add(l.at + took), seen: seen}
+		if folders != nil {
+			p.folder.changed = folders[i]
+		}
+		next, changes := s.step(p)
+		var got string
+		switch files := s.files(); {
+		case len(files) == 0:
+			got = "-"
+		default:
+			f := files[0]
+			if f.Problem == nil || f.Stale {
+				got = strings.TrimSuffix(strings.TrimPrefix(string(f.Data), "licence<"), ">")
 			}
-		})
+			if f.Problem != nil {
+				got += "!"
+			}
+		}
+		if got != l.want {
+			t.Errorf("look %d: counts %q, want %q", i, got, l.want)
+		}
+		var wantNext time.Time
+		if l.next != 0 {
+			wantNext = start.Add(l.next * ms)
+		}
+		if !next.Equal(wantNext) {
+			t.Errorf("look %d: next %v, want %v", i, next.Sub(start), wantNext.Sub(start))
+		}
+		keep := ""
+		for _, c := range changes {
+			if keep += "x"; c.data != nil {
+				keep = strings.TrimSuffix(strings.TrimPrefix(string(c.data), "licence<"), ">")
+			}
+		}
+		if keep != l.keep {
+			t.Errorf("look %d: keeps %q, want %q", i, keep, l.keep)
+		}
 	}
 }
 
@@ -129,16 +177,16 @@ func TestSettleByItsOwnDeadlines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSettler()
 		begin := time.Now()
-		next, _ := s.step(begin, map[string]sighting{"a": bad(1), "b": good(2)})
+		next, _ := s.step(lookAt(begin, map[string]sighting{"a": bad(1), "b": good(2)}))
 		<-time.After(100 * time.Millisecond)
-		next2, _ := s.step(time.Now(), map[string]sighting{"a": bad(1)})
+		next2, _ := s.step(lookAt(time.Now(), map[string]sighting{"a": bad(1)}))
 		if next != next2 {
 			t.Fatalf("deadline moved from %v to %v", next.Sub(begin), next2.Sub(begin))
 		}
 		var told []string
 		for !next.IsZero() {
 			<-time.After(time.Until(next))
-			next, _ = s.step(time.Now(), map[string]sighting{"a": bad(1)})
+			next, _ = s.step(lookAt(time.Now(), map[string]sighting{"a": bad(1)}))
 			told = append(told, fmt.Sprintf("%v:%d", time.Since(begin), len(s.files())))
 		}
 		if got, want := strings.Join(told, " "), "250ms:2 350ms:1"; got != want {
@@ -150,7 +198,7 @@ func TestSettleByItsOwnDeadlines(t *testing.T) {
 func TestSettleRecheck(t *testing.T) {
 	s := newSettler()
 	now := time.Unix(1000, 0)
-	s.step(now, map[string]sighting{"f": good(1)})
+	s.step(lookAt(now, map[string]sighting{"f": good(1)}))
 	distrust := func(string, []byte) *enforcer.Problem { return noLicence }
 	trust := func(string, []byte) *enforcer.Problem { return nil }
 
@@ -158,19 +206,19 @@ func TestSettleRecheck(t *testing.T) {
 	now = now.Add(time.Millisecond)
 	sg := good(1)
 	sg.problem = noLicence
-	s.step(now, map[string]sighting{"f": sg})
+	s.step(lookAt(now, map[string]sighting{"f": sg}))
 	if f := s.files()[0]; f.Problem == nil || f.Stale {
 		t.Errorf("distrusted bytes still count: %+v", f)
 	}
 	s.recheck(trust)
-	s.step(now, map[string]sighting{"f": bad(2)})
+	s.step(lookAt(now, map[string]sighting{"f": bad(2)}))
 	now = now.Add(Patience)
-	s.step(now, map[string]sighting{"f": bad(2)})
+	s.step(lookAt(now, map[string]sighting{"f": bad(2)}))
 	if f := s.files()[0]; !f.Stale || string(f.Data) != string(doc("1")) {
 		t.Errorf("trusted again, the last good bytes do not stand: %+v", f)
 	}
 	s.recheck(distrust)
-	s.step(now, map[string]sighting{"f": bad(2)})
+	s.step(lookAt(now, map[string]sighting{"f": bad(2)}))
 	if f := s.files()[0]; f.Stale {
 		t.Errorf("distrusted, the last good bytes still stand: %+v", f)
 	}

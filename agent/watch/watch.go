@@ -279,7 +279,8 @@ func (r *run) checkAgain() {
 func (r *run) scan(now time.Time, force bool) (next time.Time, cost time.Duration) {
 	first := r.last == nil
 	p := r.survey(force)
-	cost = time.Since(now)
+	p.began, p.ended = now, time.Now()
+	cost = p.ended.Sub(now)
 	if p.dir != "" {
 		r.dir = p.dir
 	}
@@ -300,7 +301,7 @@ func (r *run) scan(now time.Time, force bool) (next time.Time, cost time.Duratio
 			p.seen[name] = s
 		}
 	}
-	next, changes := r.settler.step(now, p.seen)
+	next, changes := r.settler.step(p)
 	s := Snapshot{Files: r.settler.files(), Omitted: p.omitted, Problem: p.problem, Mode: ModeNotify}
 	if r.notify == nil {
 		s.Mode, s.ModeReason = ModePolling, r.modeReason
