@@ -18,7 +18,10 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
-var seeds = flag.Int("fleet.seeds", 15, "how many histories TestCrowd plays")
+var (
+	seeds = flag.Int("fleet.seeds", 15, "how many histories TestCrowd plays")
+	from  = flag.Int("fleet.from", 0, "the number of the first history that TestCrowd and TestCrowdOfServers play")
+)
 
 // crowd is agents with their keepers on one simulated store, and what they may hand out together.
 type crowd struct {
@@ -477,7 +480,8 @@ func (c *crowd) calm() {
 // Agents that die, are cut off, whose clocks go wrong, and whose store loses its leader or its quorum never hand out
 // more together than the licence grants, and when all is well again everybody is served.
 func TestCrowd(t *testing.T) {
-	for seed := range *seeds {
+	for i := range *seeds {
+		seed := *from + i
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { play(t, uint64(seed)) })
 		})

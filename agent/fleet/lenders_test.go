@@ -425,7 +425,8 @@ func lend(t *testing.T, seed uint64) (moved, soon int) {
 // agents hand out more together than the licence grants; agents move with what they have.
 func TestCrowdOfServers(t *testing.T) {
 	moved, soon := 0, 0
-	for seed := range uint64(max(3, *seeds/10)) {
+	for i := range max(3, *seeds/10) {
+		seed := uint64(*from + i)
 		synctest.Test(t, func(t *testing.T) {
 			m, s := lend(t, seed)
 			moved, soon = moved+m, soon+s
