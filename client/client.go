@@ -184,8 +184,20 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) error
 	return nil
 }
 
+// segment returns a name as one segment of a path. Dots alone would lead elsewhere.
+func segment(name string) string {
+	if name == "." || name == ".." {
+		return strings.ReplaceAll(name, ".", "%2E")
+	}
+	return url.PathEscape(name)
+}
+
 // send makes one call and returns the answer, or the problem as an error.
 func (c *Client) send(ctx context.Context, method, path string, in any) (*http.Response, error) {
+	if plain, _, _ := strings.Cut(path, "?"); strings.HasSuffix(plain, "/") || strings.Contains(plain, "//") {
+		return nil, &Error{Problem: wire.Problem{Code: string(ErrBadRequest), Title: "Bad request",
+			Status: http.StatusBadRequest, Detail: "a name or an id is empty", Hint: "state it"}}
+	}
 	var body io.Reader
 	kind := "application/json"
 	switch in := in.(type) {
@@ -285,7 +297,7 @@ func (c *Client) Features(ctx context.Context) (map[string]wire.Feature, error) 
 
 // Feature returns one feature; one that the licence does not name is not enabled.
 func (c *Client) Feature(ctx context.Context, name string) (wire.Feature, error) {
-	out, err := get[wire.NamedFeature](ctx, c, "/v1/features/"+url.PathEscape(name))
+	out, err := get[wire.NamedFeature](ctx, c, "/v1/features/"+segment(name))
 	if err != nil {
 		return wire.Feature{}, err
 	}
@@ -303,13 +315,13 @@ func (c *Client) Pools(ctx context.Context) ([]wire.Pool, error) {
 
 // Pool returns one pool or meter; [ErrPoolUnknown].
 func (c *Client) Pool(ctx context.Context, name string) (*wire.Pool, error) {
-	return get[wire.Pool](ctx, c, "/v1/pools/"+url.PathEscape(name))
+	return get[wire.Pool](ctx, c, "/v1/pools/"+segment(name))
 }
 
 // Adjust sets the number of draws from a meter in its present period. Admins only.
 func (c *Client) Adjust(ctx context.Context, meter string, drawn int64) (*wire.Pool, error) {
 	out := new(wire.Pool)
-	if err := c.do(ctx, "PUT", "/v1/pools/"+url.PathEscape(meter), wire.AdjustRequest{Drawn: drawn}, out); err != nil {
+	if err := c.do(ctx, "PUT", "/v1/pools/"+segment(meter), wire.AdjustRequest{Drawn: drawn}, out); err != nil {
 		return nil, err
 	}
 	return out, nil
@@ -337,7 +349,7 @@ func (c *Client) Acquire(ctx context.Context, r wire.AcquireRequest) (*wire.Leas
 // Renew extends a ttl lease to ttl from now; zero means the ttl of the acquire.
 func (c *Client) Renew(ctx context.Context, id string, ttl time.Duration) (*wire.Lease, error) {
 	out := new(wire.Lease)
-	if err := c.do(ctx, "PUT", "/v1/leases/"+url.PathEscape(id), wire.RenewRequest{TTLSeconds: ttl.Seconds()},
+	if err := c.do(ctx, "PUT", "/v1/leases/"+segment(id), wire.RenewRequest{TTLSeconds: ttl.Seconds()},
 		out); err != nil {
 		return nil, err
 	}
@@ -346,7 +358,7 @@ func (c *Client) Renew(ctx context.Context, id string, ttl time.Duration) (*wire
 
 // Release gives a lease back. With force, an admin ends anybody's.
 func (c *Client) Release(ctx context.Context, id string, force bool) error {
-	path := "/v1/leases/" + url.PathEscape(id)
+	path := "/v1/leases/" + segment(id)
 	if force {
 		path += "?force=true"
 	}
@@ -356,13 +368,13 @@ func (c *Client) Release(ctx context.Context, id string, force bool) error {
 // HoldOff ends anybody's lease by force, and its holder gets no slots of the lease's pools for d (1 s to 7 days): it is
 // denied [ErrHeldOff]. Of a lease that was ended so, it sets how much longer that lasts; 0 lifts it. Admins only.
 func (c *Client) HoldOff(ctx context.Context, lease string, d time.Duration) error {
-	return c.do(ctx, "DELETE", fmt.Sprintf("/v1/leases/%s?force=true&hold_off_seconds=%g", url.PathEscape(lease),
+	return c.do(ctx, "DELETE", fmt.Sprintf("/v1/leases/%s?force=true&hold_off_seconds=%g", segment(lease),
 		d.Seconds()), nil, nil)
 }
 
 // Lease returns one lease; [ErrLeaseUnknown], [ErrNotHolder].
 func (c *Client) Lease(ctx context.Context, id string) (*wire.Lease, error) {
-	return get[wire.Lease](ctx, c, "/v1/leases/"+url.PathEscape(id))
+	return get[wire.Lease](ctx, c, "/v1/leases/"+segment(id))
 }
 
 // Fingerprint returns the fingerprint of the agent's host for a product; empty means the agent's own product.
@@ -420,7 +432,7 @@ func (c *Client) Install(ctx context.Context, document []byte, name string, dryR
 
 // Remove removes a document from the agent's folder. Admins only.
 func (c *Client) Remove(ctx context.Context, name string) error {
-	return c.do(ctx, "DELETE", "/v1/license/documents/"+url.PathEscape(name), nil, nil)
+	return c.do(ctx, "DELETE", "/v1/license/documents/"+segment(name), nil, nil)
 }
 
 // Rollback undoes the last Install or Remove of a document, or of any if name is empty. Admins only.

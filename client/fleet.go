@@ -2,7 +2,6 @@ package client
 
 import (
 	"context"
-	"net/url"
 	"time"
 
 	"github.com/usher-agent/usher/client/wire"
@@ -45,7 +44,7 @@ func (c *Client) orderHost(ctx context.Context, host, order string, undo bool, b
 	}
 	out := new(wire.FleetDone)
 	if err := c.WhileAnswering(ctx, atMost, func(ctx context.Context) error {
-		return c.do(ctx, method, "/v1/fleet/agents/"+url.PathEscape(host)+"/"+order, body, out)
+		return c.do(ctx, method, "/v1/fleet/agents/"+segment(host)+"/"+order, body, out)
 	}); err != nil {
 		return nil, err
 	}
