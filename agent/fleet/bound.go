@@ -31,7 +31,7 @@ func (f *Fleet) For(l *enforcer.License, document []byte, own plugin.Budgeter,
 	for name, n := range l.SitePools() {
 		if shared(name) {
 			b.limits[name] = int64(n)
-			f.calls(poolName(l, name), name)
+			f.calls(poolName(l, name), ownPool{titleOf(l, name), int64(n)})
 		}
 	}
 	if len(b.limits) == 0 {

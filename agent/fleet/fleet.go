@@ -175,7 +175,7 @@ func New(c Config) (*Fleet, error) {
 	f := &Fleet{cfg: c, store: c.Store, keys: keys{c.Prefix}, pools: map[string]*pool{}, news: map[string]word{},
 		rung: make(chan struct{}), beat: make(turn, 1), beats: make(chan struct{}, 1), asks: make(chan struct{}, 1),
 		gathers: make(chan struct{}, 1)}
-	f.names, f.revokes = map[string]string{}, c.Revokes
+	f.names, f.revokes = map[string]ownPool{}, c.Revokes
 	f.cfg.Store = counted{c.Store, c.Observer, &f.pace, c.Now}
 	f.operator = &Operator{Store: f.cfg.Store, Prefix: c.Prefix, By: c.Member.Name, Now: c.Now, Time: c.Time}
 	if c.TTL < MinTTL {

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
 )
 
@@ -90,6 +91,9 @@ func plainName(pool string) string {
 	return s[:min(len(s), 32)]
 }
 
+// plainOf returns the plain name in that of a key.
+func plainOf(key string) string { return key[:max(0, strings.LastIndexByte(key, '.'))] }
+
 // member is the value of a/AGENT.
 type member struct {
 	Incarnation string `json:"incarnation"`
@@ -139,7 +143,30 @@ type held struct {
 	// Host and Labels are the agent's name and labels, by which rules for hosts count the blocks.
 	Host   string            `json:"host,omitempty"`
 	Labels map[string]string `json:"labels,omitempty"`
+	title
 	terms
+}
+
+// title is what a pool is called, for people: its key has less.
+type title struct {
+	Pool    string `json:"pool,omitempty"` // as the licence names it
+	Product string `json:"product,omitempty"`
+	AddOn   string `json:"add_on,omitempty"` // the add-on whose pool it is; empty: the base licences'
+}
+
+// of states the title of a pool.
+func (t title) of(p *wire.FleetPool) {
+	if t.Pool != "" { // agents of former versions state none
+		p.Pool, p.Product, p.AddOn = t.Pool, t.Product, t.AddOn
+	}
+}
+
+func titleOf(l *enforcer.License, pool string) title {
+	t := title{Pool: pool, Product: l.Product}
+	if l.Role == enforcer.RoleAddOn {
+		t.AddOn = l.ID
+	}
+	return t
 }
 
 // former is what another incarnation of an agent has left.

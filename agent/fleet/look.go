@@ -27,6 +27,8 @@ type Operator struct {
 	By     string               // who asks, for people
 	Now    func() time.Duration // time since boot
 	Time   func() time.Time     // for people
+	// Waits is told of an eviction that is about to wait for an agent's fence, and for how long; optional.
+	Waits func(name, agent string, left time.Duration)
 
 	mu   sync.Mutex // guards gone
 	gone map[string]eviction
@@ -142,8 +144,7 @@ func (p *picture) pools(kvs []KV, prefix string, of func(string) *wire.FleetAgen
 		kind, id, _ := strings.Cut(rest, "/")
 		pool := pools[name]
 		if pool == nil {
-			plain, _, _ := strings.Cut(name, ".")
-			pool = &wire.FleetPool{Pool: plain, Key: name}
+			pool = &wire.FleetPool{Pool: plainOf(name), Key: name}
 			pools[name] = pool
 		}
 		share := shares[[2]string{name, id}]
@@ -161,6 +162,7 @@ func (p *picture) pools(kvs []KV, prefix string, of func(string) *wire.FleetAgen
 		case "g":
 			h, _ := read[held](kv, true)
 			share.Slots, share.Limit, share.Document = h.sum(), h.Limit, h.Document
+			h.title.of(pool)
 			p.spans[id] = max(p.spans[id], h.TTL)
 			for _, x := range h.Former {
 				p.spans[id] = max(p.spans[id], x.TTL)

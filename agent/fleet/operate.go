@@ -157,6 +157,9 @@ func (o *Operator) Evict(ctx context.Context, host string, wait time.Duration) (
 	o.mu.Unlock()
 	o.tell(ctx, a.Agent)
 	began := o.Now()
+	if left := is.at + span - began; left > 0 && wait > 0 && o.Waits != nil {
+		o.Waits(a.Name, a.Agent, left)
+	}
 	for left := is.at + span - o.Now(); left > 0; left = is.at + span - o.Now() {
 		if ctx.Err() != nil || o.Now()-began >= wait {
 			done.LeftSeconds, done.Reason = left.Seconds(), "its fence is not over"

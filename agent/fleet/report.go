@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"time"
@@ -54,8 +55,10 @@ func (f *Fleet) Report(ctx context.Context) wire.Fleet {
 func (f *Fleet) ownPools(s Standing) []wire.FleetPool {
 	pools := []wire.FleetPool{}
 	for _, p := range s.Pools {
-		pools = append(pools, wire.FleetPool{Pool: p.Pool, Key: p.Key, Limit: p.Limit, Out: p.Out,
-			Agents: []wire.FleetShare{{Agent: f.cfg.Agent, Name: f.cfg.Member.Name, Slots: p.Slots}}})
+		pool := wire.FleetPool{Key: p.Key, Limit: p.Limit, Out: p.Out,
+			Agents: []wire.FleetShare{{Agent: f.cfg.Agent, Name: f.cfg.Member.Name, Slots: p.Slots}}}
+		f.title(p.Key).of(&pool)
+		pools = append(pools, pool)
 	}
 	return pools
 }
@@ -64,7 +67,7 @@ func (f *Fleet) ownPools(s Standing) []wire.FleetPool {
 func (f *Fleet) ownUse(out *wire.Fleet, s Standing) {
 	out.Agents, out.Pools = slices.Clone(out.Agents), slices.Clone(out.Pools)
 	for i := range out.Agents {
-		if a := &out.Agents[i]; a.Agent == f.cfg.Agent {
+		if a := &out.Agents[i]; a.Agent == f.cfg.Agent && s.State != StateWaiting { // else it is another with its key
 			fence := s.Fence.Seconds()
 			a.FenceSeconds = &fence
 		}
@@ -72,12 +75,16 @@ func (f *Fleet) ownUse(out *wire.Fleet, s Standing) {
 	for i := range out.Pools {
 		p := &out.Pools[i]
 		p.Agents = slices.Clone(p.Agents)
-		for j := range p.Agents {
-			of := slices.IndexFunc(s.Pools, func(x PoolStanding) bool { return x.Key == p.Key })
-			if p.Agents[j].Agent == f.cfg.Agent && of >= 0 {
-				n := f.cfg.InUse(s.Pools[of].Pool)
-				p.Agents[j].InUse = &n
-			}
+		of := slices.IndexFunc(s.Pools, func(x PoolStanding) bool { return x.Key == p.Key })
+		if of < 0 {
+			continue
 		}
+		mine := slices.IndexFunc(p.Agents, func(x wire.FleetShare) bool { return x.Agent == f.cfg.Agent })
+		if mine < 0 { // it has no slots, and its licence may have another limit nevertheless
+			mine = len(p.Agents)
+			p.Agents = append(p.Agents, wire.FleetShare{Agent: f.cfg.Agent, Name: f.cfg.Member.Name})
+		}
+		n := f.cfg.InUse(s.Pools[of].Pool)
+		p.Agents[mine].InUse, p.Agents[mine].Limit = &n, cmp.Or(p.Agents[mine].Limit, s.Pools[of].Own)
 	}
 }

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -146,7 +147,8 @@ type Ruled struct {
 	Uses   []RuleUse          `json:"uses,omitempty"`
 }
 
-// RuleUse is what the hosts that a rule concerns have of one pool. Pool is its name among the keys of the store.
+// RuleUse is what the hosts that a rule concerns have of one pool. Pool is its name in the licence, or,
+// where an agent of a former version has all of its blocks, the name that keys have.
 type RuleUse struct {
 	Rule  string `json:"rule"`
 	Pool  string `json:"pool"`
@@ -170,7 +172,7 @@ func (o *Operator) Rules(ctx context.Context) (Ruled, error) {
 	for _, kv := range res.Got[1] {
 		pool, rest, _ := strings.Cut(strings.TrimPrefix(kv.Key, k.prefix+"p/"), "/")
 		if h, err := read[held](kv, true); err == nil && strings.HasPrefix(rest, "g/") {
-			plain := pool[:max(0, strings.LastIndexByte(pool, '.'))]
+			plain := cmp.Or(h.Pool, plainOf(pool))
 			for i := range r.Rules {
 				x := &r.Rules[i]
 				if x.Of(plain) && x.Concerns(&enforcer.SiteHost{Name: h.Host, Labels: h.Labels}) {

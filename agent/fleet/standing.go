@@ -44,7 +44,7 @@ type standing struct {
 	passed      bool // that the fence is over has been logged
 	drained     bool
 	quarantined string
-	names       map[string]string // the names of pools, by those that keys have
+	names       map[string]ownPool // pools of this agent's licences, by the names that keys have
 	faults      []MemberFault
 	pace        pace
 
@@ -74,6 +74,7 @@ type PoolStanding struct {
 	Slots int64  // in the agent's own blocks
 	Out   int64  // with all agents, as last seen
 	Limit int64  // in force, as last seen; 0: not known
+	Own   int64  // the limit that the agent's licence has
 }
 
 // Standing returns how the agent stands. It asks nobody.
@@ -105,8 +106,8 @@ func (f *Fleet) Standing() Standing {
 	} else if f.fault != nil {
 		s.Reason = f.fault.Error()
 	}
-	for key, name := range f.names {
-		p := PoolStanding{Pool: name, Key: key}
+	for key, t := range f.names {
+		p := PoolStanding{Pool: t.Pool, Key: key, Own: t.limit}
 		if is := f.pools[key]; is != nil {
 			p.Slots, p.Out, p.Limit = is.held.sum(), is.out, is.terms.Limit
 		}
@@ -130,10 +131,22 @@ func (f *Fleet) Drained() bool {
 }
 
 // calls takes note of a pool's name.
-func (f *Fleet) calls(key, name string) {
+func (f *Fleet) calls(key string, t ownPool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.names[key] = name
+	f.names[key] = t
+}
+
+// ownPool is a pool of one of the agent's licences.
+type ownPool struct {
+	title
+	limit int64 // of the licence
+}
+
+func (f *Fleet) title(key string) title {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.names[key].title
 }
 
 func (f *Fleet) stands(why State) {
@@ -246,8 +259,8 @@ func (f *Fleet) sayUse(ctx context.Context) {
 	me := f.me
 	u := used{InUse: map[string]int64{}}
 	names := make(map[string]string, len(f.names))
-	for key, name := range f.names {
-		names[key] = name
+	for key, t := range f.names {
+		names[key] = t.Pool
 	}
 	f.mu.Unlock()
 	for key, name := range names {

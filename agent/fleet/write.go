@@ -28,6 +28,7 @@ func (f *Fleet) draft(a *attempt, name string, c *change) *draft {
 	d.held = held{Incarnation: me.incarnation, Blocks: c.blocks, TTL: me.span.Seconds(), Since: v.since(f.cfg.Time),
 		Former: v.former, terms: c.terms, Fence: f.cfg.TTL.Seconds(), Host: f.cfg.Member.Name,
 		Labels: f.cfg.Member.Labels}
+	d.held.title = f.title(name)
 	if d.held.Left = c.left; c.left != nil {
 		d.held.Moved = v.mine.Moved
 	}

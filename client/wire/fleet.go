@@ -57,7 +57,9 @@ type FleetOrder struct {
 // FleetPool is one pool of a fleet.
 type FleetPool struct {
 	Pool     string       `json:"pool"`
-	Key      string       `json:"key"` // as the store names it: pools of several licences may have one name
+	Product  string       `json:"product,omitempty"`
+	AddOn    string       `json:"add_on,omitempty"` // the add-on licence whose pool it is; absent: the base licences'
+	Key      string       `json:"key"`              // as the store names it: several may have one name
 	Limit    int64        `json:"limit"`
 	Document string       `json:"document,omitempty"` // SHA-256, base64url, of the licence document with that limit
 	Out      int64        `json:"out"`                // slots with agents
