@@ -8,8 +8,8 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// evictWithin bounds how long an eviction may be waited for: no fence is longer.
-const evictWithin = 15 * time.Minute
+// EvictWithin bounds how long one call may wait for the fence of a host that it evicts.
+const EvictWithin = 15 * time.Minute
 
 func (s *Server) getFleet(c *call) {
 	out, d := s.operations.Fleet(c.req.Context())
@@ -39,7 +39,7 @@ func (s *Server) evictHost(c *call) {
 		if d = decode(c, c.req, &in, true); d == nil {
 			wait, d = seconds("wait_seconds", in.WaitSeconds)
 		}
-		if d == nil && wait > evictWithin {
+		if d == nil && wait > EvictWithin {
 			d = badRequest("wait_seconds", "give up to 900", "wait_seconds is %v", in.WaitSeconds)
 		}
 		if d == nil {

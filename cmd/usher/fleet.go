@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"math"
 	"os"
 	"strings"
 	"time"
@@ -11,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/usher-agent/usher/agent"
+	"github.com/usher-agent/usher/agent/api"
 	"github.com/usher-agent/usher/agent/clock"
 	"github.com/usher-agent/usher/agent/fleet"
 	"github.com/usher-agent/usher/client/wire"
@@ -41,9 +43,12 @@ needs no running agent.`}
 	return cmd
 }
 
+// itself reports whether the command goes to etcd itself.
+func (w *fleetWay) itself() bool { return w.user != "" }
+
 // operator returns what asks etcd itself; nil: the agent is asked.
 func (w *fleetWay) operator() (*fleet.Operator, func(), error) {
-	if w.user == "" {
+	if !w.itself() {
 		if w.file != "" {
 			return nil, nil, usage("--etcd-password-file is given without --etcd-user")
 		}
@@ -75,7 +80,11 @@ func (w *fleetWay) direct() (*fleet.Operator, func(), error) {
 	by, _ := os.Hostname() // for people; it may be empty
 	return &fleet.Operator{Store: store, Prefix: cfg.Fleet.Prefix, By: strings.TrimPrefix(w.user+" on "+by, " on "),
 		Now:  clock.Fence,
-		Time: time.Now}, func() { store.Close() }, nil
+		Time: time.Now,
+		Waits: func(name, key string, left time.Duration) {
+			fprintf(w.c.errs, "waiting until the fence of %s is over: %s\n", hostText(name, key),
+				enforcer.Span(left.Round(time.Second)))
+		}}, func() { store.Close() }, nil
 }
 
 // ask asks the agent, or etcd itself.
@@ -163,12 +172,20 @@ func (w *fleetWay) evictCommand() *cobra.Command {
 		Long: `Put a host out of the fleet. Its agent gets no more slots, and cannot join again, also after a
 restart, until "usher fleet evict --undo HOST". The command waits until the agent's fence is over, so that it hands
 out nothing any more, frees its slots, and says so. Leases that are held there may still run; their slots count no
-longer. Exits 1 when the fence is not over after --wait; run it again to wait on. HOST is the host's name in the
-fleet, or the beginning of its agent's key.`,
+longer. Exits 1 when the fence is not over after --wait; run it again to wait on. With --etcd-user nothing remembers
+when the fence began to count: each run counts it from the beginning, and without --wait it waits until the fence is
+over. HOST is the host's name in the fleet, or the beginning of its agent's key.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			if undo && cmd.Flags().Changed("wait") {
 				return usage("--undo goes without --wait: there is nothing to wait for")
+			}
+			if !w.itself() && wait > api.EvictWithin {
+				return usage("--wait is %s, and may be %s at most; the same command waits on", enforcer.Span(wait),
+					enforcer.Span(api.EvictWithin))
+			}
+			if w.itself() && !cmd.Flags().Changed("wait") {
+				wait = math.MaxInt64
 			}
 			done, err := ask(ctx, w, func() (*wire.FleetDone, error) {
 				if undo {
@@ -184,7 +201,7 @@ fleet, or the beginning of its agent's key.`,
 			if err != nil || w.c.json {
 				err = errors.Join(err, w.printed(done, err))
 			} else {
-				w.c.sayEvicted(done, undo)
+				w.c.sayEvicted(done, undo, w.itself())
 			}
 			if err == nil && !done.Done {
 				err = &exit{code: exitFailed}
@@ -192,7 +209,8 @@ fleet, or the beginning of its agent's key.`,
 			return err
 		}}
 	cmd.Flags().BoolVar(&undo, "undo", false, "let the host join again")
-	spanVar(cmd.Flags(), &wait, "wait", 2*time.Minute, 0, "how long to wait for the fence, up to 15m")
+	spanVar(cmd.Flags(), &wait, "wait", 2*time.Minute, 0,
+		"how long to wait for the fence, up to 15m; with --etcd-user the default is until it is over")
 	return cmd
 }
 
@@ -204,17 +222,24 @@ func (w *fleetWay) printed(done *wire.FleetDone, err error) error {
 	return w.c.printJSON(done)
 }
 
-func (c *cli) sayEvicted(done *wire.FleetDone, undo bool) {
+func (c *cli) sayEvicted(done *wire.FleetDone, undo, direct bool) {
 	host := hostText(done.Name, done.Agent)
 	switch {
 	case undo:
 		fprintf(c.out, "%s may join the fleet again\n", host)
+	case done.Done && done.Slots == 0:
+		fprintf(c.out, "%s is out of the fleet, its fence is over, and it has no slots\n", host)
+	case done.Done && done.Slots == 1:
+		fprintf(c.out, "%s is out of the fleet, its fence is over, and its slot is free\n", host)
 	case done.Done:
 		fprintf(c.out, "%s is out of the fleet, its fence is over, and its %d slots are free\n", host, done.Slots)
 	default:
-		fprintf(c.out,
-			"%s is out of the fleet; its slots are not free yet: %s; %s are left, and the same command waits on\n",
-			host, cmp.Or(done.Reason, "its fence is not over"), fenceText(&done.LeftSeconds))
+		on := "the same command waits on"
+		if direct { // nothing remembers when the fence began to count
+			on = "the next run counts it from the beginning; without --wait it waits until the fence is over"
+		}
+		fprintf(c.out, "%s is out of the fleet; its slots are not free yet: %s; %s are left, and %s\n",
+			host, cmp.Or(done.Reason, "its fence is not over"), fenceText(&done.LeftSeconds), on)
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/usher-agent/usher/client/wire"
 )
@@ -10,7 +11,7 @@ import (
 func (c *cli) printFleet(f *wire.Fleet) error {
 	if f.State != "" {
 		fprintf(c.out, "This host, %s: %s\n", hostText(f.Name, f.Agent), f.State)
-		if f.Reason != "" {
+		if f.Reason != "" && !ofMember(f) {
 			fprintf(c.out, "  %s\n", sentence(f.Reason, f.Hint))
 		}
 		if f.State == "cut_off" || f.State == "member" || f.State == "draining" || f.State == "quarantine" {
@@ -34,17 +35,15 @@ func (c *cli) printFleet(f *wire.Fleet) error {
 		fprintf(c.out, "\nNobody gets more slots for a moment: %s\n", f.Quarantine)
 	}
 	if len(f.Agents) > 0 {
-		fprintln(c.out)
+		if f.State != "" || f.Quarantine != "" { // a command that asks etcd itself has said nothing yet
+			fprintln(c.out)
+		}
 		if err := c.table(agentRows(f)...); err != nil {
 			return err
 		}
 	}
 	for _, p := range f.Pools {
-		limit := fmt.Sprint(p.Limit)
-		if p.Limit == 0 {
-			limit = "an unknown number"
-		}
-		fprintf(c.out, "\nPool %s: %d of %s slots are with hosts\n", p.Pool, p.Out, limit)
+		fprintf(c.out, "\nPool %s: %s\n", poolTitle(p, f.Pools), outText(p))
 		if err := c.table(shareRows(p)...); err != nil {
 			return err
 		}
@@ -53,6 +52,46 @@ func (c *cli) printFleet(f *wire.Fleet) error {
 		fprintln(c.out, "\nThere are more agents or blocks than are shown.")
 	}
 	return nil
+}
+
+// ofMember reports whether the reason is what is wrong with a member of etcd, which is said of each.
+func ofMember(f *wire.Fleet) bool {
+	return slices.ContainsFunc(f.Store, func(m wire.FleetFault) bool {
+		return f.Reason == m.Endpoint+": "+m.Reason || f.Reason == m.Reason
+	})
+}
+
+// poolTitle names a pool, and of several of one name says whose it is.
+func poolTitle(p wire.FleetPool, all []wire.FleetPool) string {
+	title := p.Pool
+	if !slices.ContainsFunc(all, func(o wire.FleetPool) bool { return o.Pool == p.Pool && o.Key != p.Key }) {
+		return title
+	}
+	if p.Product != "" {
+		title += " of " + p.Product
+	}
+	if p.AddOn != "" {
+		title += ", add-on " + p.AddOn
+	}
+	return title
+}
+
+// outText says how many slots of a pool hosts have.
+func outText(p wire.FleetPool) string {
+	switch {
+	case p.Limit == 0:
+		return fmt.Sprintf("hosts have %s, and the limit in force is not known", slotsText(p.Out))
+	case p.Limit == 1:
+		return fmt.Sprintf("%d of 1 slot is with hosts", p.Out)
+	}
+	return fmt.Sprintf("%d of %d slots are with hosts", p.Out, p.Limit)
+}
+
+func slotsText(n int64) string {
+	if n == 1 {
+		return "1 slot"
+	}
+	return fmt.Sprintf("%d slots", n)
 }
 
 func sentence(reason, hint string) string {
