@@ -20,6 +20,7 @@ type view struct {
 	first  []KV              // the tickets, first made first
 	closed *quarantine       // nil: there is none
 	rev    int64             // the tickets are as of this revision
+	unsure bool              // a change of the agent's blocks may be done still that the view does not have
 	// As the store has them; without a value and Mod where there is no such key.
 	storeKV, totalKV, termsKV, mineKV KV
 	rules                             enforcer.SiteRules // of all pools
@@ -202,6 +203,7 @@ func (f *Fleet) tryAlso(ctx context.Context, name string, decide func(*attempt) 
 			}
 			f.compare(p, a.v)
 		}
+		f.mayCome(p, a.v)
 		a.blocks = f.mine(a.me, p, a.v)
 		s, err := decide(a)
 		switch {
@@ -236,6 +238,13 @@ func (f *Fleet) tryAlso(ctx context.Context, name string, decide func(*attempt) 
 	}
 }
 
+// mayCome says in a view whether a change of the agent's blocks may come late.
+func (f *Fleet) mayCome(p *pool, v *view) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	v.unsure = p.unsure != 0
+}
+
 func contenders(v *view) int {
 	if v == nil {
 		return 0
@@ -247,7 +256,7 @@ func contenders(v *view) int {
 func (f *Fleet) lastView(p *pool) *view {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !p.known || p.restate || p.view == nil || p.view.closed != nil || p.busy > 0 || p.asked > 0 {
+	if !p.known || p.restate || p.unsure != 0 || p.view == nil || p.view.closed != nil || p.busy > 0 || p.asked > 0 {
 		return nil
 	}
 	v := *p.view

@@ -17,7 +17,7 @@ import (
 // Bounds of the way to etcd.
 const (
 	dialWithin = 5 * time.Second
-	pingEvery  = 5 * time.Second // a member that does not answer for twice as long is left for another
+	pingEvery  = 5 * time.Second // a connection on which nothing answers is ended; calls leave it sooner, see ask
 	// refusalsMost is how often one call may be refused for its token. etcd's client authenticates again and repeats
 	// the call, which mends a token that etcd has forgotten at the first time. It would do so a hundred times.
 	refusalsMost = 4
@@ -28,7 +28,8 @@ func Dial(endpoints []string, user, password string, tlsConfig *tls.Config) *Etc
 	e := &Etcd{making: make(turn, 1)}
 	e.config.Store(&clientv3.Config{Endpoints: endpoints, Username: user, Password: password,
 		TLS: tlsConfig, DialTimeout: dialWithin, DialKeepAliveTime: pingEvery, DialKeepAliveTimeout: pingEvery,
-		Logger: zap.NewNop(), DialOptions: []grpc.DialOption{grpc.WithChainUnaryInterceptor(refuse)}})
+		Logger: zap.NewNop(), DialOptions: []grpc.DialOption{grpc.WithChainUnaryInterceptor(refuse),
+			grpc.WithDisableServiceConfig(), grpc.WithDefaultServiceConfig(chooses)}})
 	return e
 }
 

@@ -115,11 +115,11 @@ func (c counted) Grant(ctx context.Context, ttl time.Duration) (Lease, time.Dura
 	return l, ttl, err
 }
 
-func (c counted) Renew(ctx context.Context, l Lease) (time.Duration, error) {
+func (c counted) Renew(ctx context.Context, l Lease) (ttl, late time.Duration, err error) {
 	began := c.now()
-	ttl, err := c.Store.Renew(ctx, l)
+	ttl, late, err = c.Store.Renew(ctx, l)
 	c.done(ctx, KindLease, began, false, err)
-	return ttl, err
+	return ttl, late, err
 }
 
 // Left is [Etcd.Left], where the store has it.

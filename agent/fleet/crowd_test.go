@@ -348,6 +348,7 @@ func (y *history) trouble(h *host, what int) bool {
 		y.fault(h.way, y.cutFor, func() { h.way.set(true, nil, nil) }, func() { h.way.set(false, nil, nil) })
 	case 3, 4:
 		y.fault(h.way, 10*time.Second, func() {
+			h.way.belated(what == 4, h.chance)
 			h.way.set(false, func(call string) bool { return h.chance.float("lose "+call)*4 < 1 },
 				func(call string) time.Duration {
 					return time.Duration(h.chance.float("delay "+call) * float64(2*time.Second))

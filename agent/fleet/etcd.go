@@ -17,6 +17,8 @@ type Etcd struct {
 
 	making turn // for the making of the client, which asks etcd where there is a password
 	client atomic.Pointer[clientv3.Client]
+
+	reads, writes patience
 }
 
 // connected returns the client. It makes one where there is none yet.
@@ -74,15 +76,26 @@ func (e *Etcd) Txn(ctx context.Context, t *Txn) (*Result, error) {
 			cmps = append(cmps, clientv3.Compare(clientv3.ModRevision(is.Key), "=", is.Mod))
 		}
 	}
-	c, err := e.connected(ctx)
-	if err != nil {
-		return nil, err
+	then, otherwise := etcdOps(t.Then), etcdOps(t.Else)
+	members, waits, settles := e.Members(), &e.reads, (func(*Result) bool)(nil)
+	if t.writes() {
+		waits, settles = &e.writes, func(r *Result) bool { return r.Done }
 	}
-	res, err := c.Txn(counting(ctx)).If(cmps...).Then(etcdOps(t.Then)...).Else(etcdOps(t.Else)...).Commit()
-	if err != nil {
-		return nil, err
+	if t.Kind == KindWait {
+		members = 1 // it is a help only, and one that comes late would make a ticket that nobody needs any more
 	}
-	return resultOf(t, (*etcdserverpb.TxnResponse)(res))
+	res, _, err := ask(ctx, members, waits, settles, func(ctx context.Context) (*Result, error) {
+		c, err := e.connected(ctx)
+		if err != nil {
+			return nil, err
+		}
+		res, err := c.Txn(counting(ctx)).If(cmps...).Then(then...).Else(otherwise...).Commit()
+		if err != nil {
+			return nil, err
+		}
+		return resultOf(t, (*etcdserverpb.TxnResponse)(res))
+	})
+	return res, err
 }
 
 // resultOf returns the answer to a transaction, if it is one of etcd's.
@@ -141,13 +154,16 @@ func etcdOps(ops []Op) (out []clientv3.Op) {
 	return out
 }
 
-// Grant makes a lease. etcd counts whole seconds.
+// Grant makes a lease. etcd counts whole seconds. Where it is asked twice, the other lease ends by itself.
 func (e *Etcd) Grant(ctx context.Context, ttl time.Duration) (Lease, time.Duration, error) {
-	c, err := e.connected(ctx)
-	if err != nil {
-		return 0, 0, err
-	}
-	res, err := c.Grant(counting(ctx), int64((ttl+time.Second-1)/time.Second))
+	res, _, err := ask(ctx, e.Members(), &e.writes, nil, func(ctx context.Context) (*clientv3.LeaseGrantResponse,
+		error) {
+		c, err := e.connected(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return c.Grant(counting(ctx), int64((ttl+time.Second-1)/time.Second))
+	})
 	if err != nil {
 		return 0, 0, err
 	}
@@ -158,21 +174,24 @@ func (e *Etcd) Grant(ctx context.Context, ttl time.Duration) (Lease, time.Durati
 }
 
 // Renew renews a lease.
-func (e *Etcd) Renew(ctx context.Context, l Lease) (time.Duration, error) {
-	c, err := e.connected(ctx)
-	if err != nil {
-		return 0, err
+func (e *Etcd) Renew(ctx context.Context, l Lease) (ttl, late time.Duration, err error) {
+	ttl, late, err = ask(ctx, e.Members(), &e.reads, nil, func(ctx context.Context) (time.Duration, error) {
+		c, err := e.connected(ctx)
+		if err != nil {
+			return 0, err
+		}
+		res, err := c.KeepAliveOnce(ctx, clientv3.LeaseID(l))
+		if errors.Is(err, rpctypes.ErrLeaseNotFound) {
+			return 0, nil
+		} else if err != nil {
+			return 0, err
+		}
+		return time.Duration(res.TTL) * time.Second, nil
+	})
+	if err == nil && ttl <= 0 {
+		err = ErrLeaseGone
 	}
-	res, err := c.KeepAliveOnce(ctx, clientv3.LeaseID(l))
-	switch {
-	case errors.Is(err, rpctypes.ErrLeaseNotFound):
-		return 0, ErrLeaseGone
-	case err != nil:
-		return 0, err
-	case res.TTL <= 0:
-		return 0, ErrLeaseGone
-	}
-	return time.Duration(res.TTL) * time.Second, nil
+	return ttl, late, err
 }
 
 // errStrange is the error of an answer that is none of etcd's.
@@ -197,13 +216,14 @@ func (e *Etcd) Left(ctx context.Context, l Lease) (left, made time.Duration, err
 	return time.Duration(res.TTL) * time.Second, time.Duration(res.GrantedTTL) * time.Second, nil
 }
 
-// Watch tells of changes. A member without a leader ends it, so that the caller asks another.
+// Watch tells of changes. A member without a leader, or one that hangs, ends it, so that the caller asks another.
 func (e *Etcd) Watch(ctx context.Context, prefix string, after int64) <-chan Change {
 	out := make(chan Change)
 	go func() {
 		defer close(out)
 		ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 		defer cancel()
+		ctx = context.WithValue(ctx, watchingKey{}, &watching{cancel})
 		client, err := e.connected(ctx)
 		if err != nil {
 			return

@@ -28,10 +28,13 @@ type guest struct {
 	disk  []byte
 }
 
-func (c *cluster) guest(id string, disk []byte) *guest {
+func (c *cluster) guest(id string, disk []byte) *guest { return c.guestFor(id, disk, MinTTL) }
+
+// guestFor is guest with another lease.
+func (c *cluster) guestFor(id string, disk []byte, ttl time.Duration) *guest {
 	c.t.Helper()
 	g := &guest{c: c, disk: disk}
-	f, err := New(Config{Store: c.dial(), Agent: id, Prefix: "/u/", TTL: MinTTL, Epoch: "boot", Time: time.Now,
+	f, err := New(Config{Store: c.dial(), Agent: id, Prefix: "/u/", TTL: ttl, Epoch: "boot", Time: time.Now,
 		Now: clock.Fence, Load: func() ([]byte, error) { return g.disk, nil },
 		Save: func(b []byte) error { g.disk = b; return nil }})
 	if err != nil {

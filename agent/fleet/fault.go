@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
 	"github.com/usher-agent/usher/plugin"
@@ -87,6 +88,20 @@ func FaultOf(err error) (f Fault, reason string) {
 		return FaultSilent, "etcd has not answered in time"
 	}
 	return faultOfWay(err)
+}
+
+// mayBeDone reports whether a change whose answer is this error may have been done, or be done later: etcd has not said
+// that it refuses it.
+func mayBeDone(err error) bool {
+	var is rpctypes.EtcdError
+	if errors.Is(err, errUnsure) || !errors.As(err, &is) {
+		return true
+	}
+	switch is.Code() {
+	case codes.Unavailable, codes.DeadlineExceeded, codes.Canceled, codes.Unknown, codes.Internal, codes.Aborted:
+		return true
+	}
+	return false
 }
 
 // faultOfWay is FaultOf for an error on the way to a member.

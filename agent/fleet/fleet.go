@@ -298,7 +298,8 @@ func (f *Fleet) ready(ctx context.Context, again bool) (membership, error) {
 // without its lease.
 func (f *Fleet) renew(ctx context.Context, me membership) (membership, error) {
 	sent := f.cfg.Now()
-	ttl, err := f.cfg.Store.Renew(ctx, me.lease)
+	ttl, late, err := f.cfg.Store.Renew(ctx, me.lease)
+	sent += late
 	if errors.Is(err, ErrLeaseGone) {
 		return f.lost(me), nil
 	}

@@ -281,9 +281,9 @@ func (l *lying) Grant(ctx context.Context, ttl time.Duration) (Lease, time.Durat
 	return lease, l.ttl, err
 }
 
-func (l *lying) Renew(ctx context.Context, lease Lease) (time.Duration, error) {
-	_, err := l.Store.Renew(ctx, lease)
-	return l.ttl, err
+func (l *lying) Renew(ctx context.Context, lease Lease) (ttl, late time.Duration, err error) {
+	_, late, err = l.Store.Renew(ctx, lease)
+	return l.ttl, late, err
 }
 
 // The fence is counted from the shorter of what an agent asks for and what the store gives: the store ends the key by

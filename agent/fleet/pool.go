@@ -33,6 +33,7 @@ type pool struct {
 	busy    int                      // above 0: others change the pool so often that what was last seen does not serve
 	racedAt time.Duration            // when others last undid a transaction
 	gather  bool                     // somebody wants slots that looks at the total alone
+	unsure  time.Duration            // when a change came to no answer, which may be done still; 0: there is none
 	asked   int64                    // slots of the ticket; 0: there is none
 	askedAt time.Duration
 	wokenAt time.Duration // when the keeper was last told to ask again
@@ -97,7 +98,13 @@ func sum(blocks map[string]int64) (n int64) {
 
 // assumed reports whether the store names this membership for the agent's blocks. Before one may be used it must: who
 // takes a dead agent's blocks over sees by that whether the agent has been back since.
+//
+// It must also have been written since a change whose answer did not come. Else that may be done later, and take slots
+// away that the agent then uses.
 func (v *view) assumed(me membership) bool {
+	if v.unsure && v.mineKV.Mod > 0 {
+		return false
+	}
 	if !maps.EqualFunc(v.former, v.mine.Former, former.same) || len(v.mine.Moved) > 0 || v.mine.Left != nil {
 		return false
 	}
@@ -207,7 +214,10 @@ func (f *Fleet) sweep(ctx context.Context) {
 		if strings.Contains(name, "@") {
 			continue // a meter's
 		}
-		old := !p.known || p.restate || len(p.held.Former) > 0
+		if p.unsure != 0 && len(p.held.Blocks) == 0 && now-p.unsure > lateMost {
+			p.unsure = 0 // there is no block to write
+		}
+		old := !p.known || p.restate || len(p.held.Former) > 0 || p.unsure != 0
 		for id := range p.held.Blocks {
 			old = old || now-p.touched[id] > f.me.span
 		}
@@ -220,6 +230,9 @@ func (f *Fleet) sweep(ctx context.Context) {
 		f.settle(ctx, name, true) // what fails is tried again soon
 	}
 }
+
+// lateMost is for how long an agent looks whether a first block has come that it got no answer about.
+const lateMost = time.Minute
 
 // settle reads this agent's blocks of a pool, states them again where the store may be an old copy, and gives back
 // those that are over. Without swept, it does nothing where the blocks are known.

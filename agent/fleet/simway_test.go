@@ -14,8 +14,9 @@ type way struct {
 	cut   bool       // nothing comes through
 	lose  func(call string) bool
 	delay func(call string) time.Duration
-	twice func(call string) bool // a call is made twice
-	lag   time.Duration          // of watches
+	twice func(call string) bool          // a call is made twice
+	late  func(call string) time.Duration // a call that is lost is made after that time; 0: never
+	lag   time.Duration                   // of watches
 
 	chance *chance // nil: a call takes no time of its own
 }
@@ -30,9 +31,9 @@ func (w *way) set(cut bool, lose func(call string) bool, delay func(call string)
 // through has a call come through, or not; both ways may take time, and an answer may be lost after the call was made.
 func through[T any](ctx context.Context, w *way, what string, call func() (T, error)) (T, error) {
 	var none T
-	step := func() error {
+	step := func(late func()) error {
 		w.mu.Lock()
-		cut, lose, delay := w.cut, w.lose, w.delay
+		cut, lose, delay, after := w.cut, w.lose, w.delay, w.late
 		w.mu.Unlock()
 		var wait time.Duration
 		if w.chance != nil {
@@ -42,6 +43,11 @@ func through[T any](ctx context.Context, w *way, what string, call func() (T, er
 			wait += delay(what)
 		}
 		if cut || lose != nil && lose(what) {
+			if !cut && late != nil && after != nil {
+				if wait := after(what); wait > 0 {
+					time.AfterFunc(wait, late)
+				}
+			}
 			<-ctx.Done()
 			return ctx.Err()
 		}
@@ -60,7 +66,7 @@ func through[T any](ctx context.Context, w *way, what string, call func() (T, er
 	}
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	if err := step(); err != nil {
+	if err := step(func() { call() }); err != nil {
 		return none, err
 	}
 	out, err := call()
@@ -70,7 +76,7 @@ func through[T any](ctx context.Context, w *way, what string, call func() (T, er
 	if twice != nil && twice(what) {
 		out, err = call()
 	}
-	if err := step(); err != nil {
+	if err := step(nil); err != nil {
 		return none, err
 	}
 	return out, err
@@ -100,8 +106,8 @@ func (w *way) Grant(ctx context.Context, ttl time.Duration) (Lease, time.Duratio
 	return l, ttl, err
 }
 
-func (w *way) Renew(ctx context.Context, l Lease) (time.Duration, error) {
-	return through(ctx, w, "renew", func() (time.Duration, error) {
+func (w *way) Renew(ctx context.Context, l Lease) (ttl, late time.Duration, err error) {
+	ttl, err = through(ctx, w, "renew", func() (time.Duration, error) {
 		s := w.sim
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -117,6 +123,7 @@ func (w *way) Renew(ctx context.Context, l Lease) (time.Duration, error) {
 		is.expires = time.Now().Add(is.ttl)
 		return is.ttl, nil
 	})
+	return ttl, 0, err
 }
 
 func (w *way) Watch(ctx context.Context, prefix string, after int64) <-chan Change {

@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 )
 
@@ -13,10 +14,11 @@ type Store interface {
 	Txn(context.Context, *Txn) (*Result, error)
 	// Grant makes a lease, and returns its time to live as the store has it.
 	Grant(ctx context.Context, ttl time.Duration) (Lease, time.Duration, error)
-	// Renew has a lease live for its whole time again, counted from an instant after the call began, and returns that
-	// time. Its error is ErrLeaseGone where there is none. A member that leads no more may say so for a moment: only a
-	// Txn after it proves the lease.
-	Renew(context.Context, Lease) (time.Duration, error)
+	// Renew has a lease live for its whole time again, counted from an instant that is later than the beginning of the
+	// call by late at least, and returns that time: what was answered may have been sent later than at first. Its error
+	// is ErrLeaseGone where there is none. A member that leads no more may say so for a moment: only a Txn after it
+	// proves the lease.
+	Renew(context.Context, Lease) (ttl, late time.Duration, err error)
 	// Watch tells of each change of the keys with a prefix after a revision. The channel is closed when ctx ends, and
 	// when changes are lost: then the caller reads the keys again.
 	Watch(ctx context.Context, prefix string, after int64) <-chan Change
@@ -30,6 +32,12 @@ type Txn struct {
 	Kind       Kind // for who counts transactions
 	If         []Is
 	Then, Else []Op
+}
+
+// writes reports whether it may change a key.
+func (t *Txn) writes() bool {
+	changes := func(o Op) bool { return o.Put+o.Delete != "" }
+	return slices.ContainsFunc(t.Then, changes) || slices.ContainsFunc(t.Else, changes)
 }
 
 // Is compares one key, or the keys with a prefix. Exactly one of the fields beside Key or Prefix is set.

@@ -36,6 +36,18 @@ func (w *way) lags(by int64) {
 	w.lag = time.Duration(by)
 }
 
+// belated has every other call that is lost be made later all the same, as by a member that hung, or none.
+func (w *way) belated(are bool, c *chance) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.late = nil
+	if are {
+		w.late = func(call string) time.Duration {
+			return time.Duration((c.float("late "+call)*2 - 1) * float64(30*time.Second))
+		}
+	}
+}
+
 func (w *way) doubles(twice func(string) bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -43,6 +43,16 @@ func (f *Fleet) lacking(name string, known, now int64) bool {
 	return now < known
 }
 
+// changed has the agent read its block in a pool again where an answer has a later one than the agent knew before the
+// call, and knows still: a change that it had given up was done after all.
+func (f *Fleet) changed(name string, known, now int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if p := f.pools[name]; p != nil && known > 0 && p.mod == known && now > known {
+		p.known, p.view = false, nil
+	}
+}
+
 // unwrite takes note that the agent's block in a pool is about to be deleted: whether it is there is not known until
 // the answer comes.
 func (f *Fleet) unwrite(p *pool) {
@@ -91,6 +101,7 @@ func (f *Fleet) beheld(res *Result, names []string, known map[string]int64) (lac
 		shares, errShares := f.keys.readShares(name, res.Got[at+2])
 		mine, _ := res.one(at + 3)
 		lacks = lacks || f.lacking(name, known[name], mine.Mod)
+		f.changed(name, known[name], mine.Mod)
 		if err == nil && errOut == nil && errShares == nil && ok {
 			f.told(name, t, out.Out-freeOf(shares))
 		}

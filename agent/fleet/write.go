@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"errors"
 	"maps"
 	"slices"
 
@@ -42,6 +43,9 @@ func (f *Fleet) draft(a *attempt, name string, c *change) *draft {
 	d.at = f.place(name, v, d.held.sum()-v.mine.sum()-c.moved, limit, c, raced)
 	is := []Is{has(f.keys.agent(f.cfg.Agent), me.value), same(v.mineKV), still(f.keys.terms(name), v.termsKV.Mod),
 		same(v.storeKV)}
+	if v.mineKV.Mod > 0 { // else a change that comes late might find the agent's block as it was, and is again
+		is = append(is, still(v.mineKV.Key, v.mineKV.Mod))
+	}
 	if v.termsKV.Mod > 0 {
 		is = append(is, same(v.termsKV))
 	}
@@ -85,7 +89,13 @@ func (f *Fleet) write(ctx context.Context, a *attempt, name string, c *change) (
 	}
 	res, err := f.cfg.Store.Txn(ctx, &d.txn)
 	if err != nil {
-		f.forget(a.p) // it may have been done
+		f.forget(a.p)
+		if mayBeDone(err) && (a.v.mineKV.Mod == 0 || shrinks(a.v.mine.Blocks, d.held.Blocks)) {
+			f.doubts(a.p)
+		}
+		if errors.Is(err, errUnsure) {
+			return false, nil, nil // a look at the pool tells
+		}
 		return false, nil, f.transient(err)
 	}
 	if !res.Done {
@@ -127,7 +137,7 @@ func (f *Fleet) written(a *attempt, name string, c *change, d *draft, rev int64)
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	p.known, p.restate, p.held, p.terms, p.out = true, false, d.held, next.terms, next.net()
-	p.view, p.mod = &next, next.mineKV.Mod
+	p.view, p.mod, p.unsure = &next, next.mineKV.Mod, 0
 	for id := range p.touched {
 		if _, has := d.held.Blocks[id]; !has {
 			delete(p.touched, id)
@@ -145,6 +155,24 @@ func (f *Fleet) forget(p *pool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	p.known, p.view = false, nil
+}
+
+// shrinks reports whether a block has fewer slots than it had.
+func shrinks(was, is map[string]int64) bool {
+	for id, n := range was {
+		if is[id] < n {
+			return true
+		}
+	}
+	return false
+}
+
+// doubts takes note of a change that may be done at any time from now on, until the agent has written its block again:
+// one that takes slots away, or makes its first block. What another change brings too late, the next heartbeat shows.
+func (f *Fleet) doubts(p *pool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	p.unsure = f.cfg.Now()
 }
 
 // undone takes note of an attempt that did not come through. now is the pool as it is; nil: it is not known.

@@ -90,7 +90,7 @@ func leases(t *testing.T, ctx context.Context, s fleet.Store, do func(*fleet.Txn
 		t.Fatalf("a lease of %v s: %v", ttl.Seconds(), err)
 	}
 	do(&fleet.Txn{Then: []fleet.Op{{Put: "/c/w/leased", Value: "z", Lease: lease}}})
-	if ttl, err := s.Renew(ctx, lease); err != nil || ttl < 2*time.Second {
+	if ttl, late, err := s.Renew(ctx, lease); err != nil || late < 0 || late > time.Minute || ttl < 2*time.Second {
 		t.Fatalf("a lease of %v s: %v", ttl.Seconds(), err)
 	}
 	if _, err := s.Txn(ctx, &fleet.Txn{Then: []fleet.Op{{Put: "/c/x", Value: "z", Lease: 12345}}}); err == nil {
@@ -116,7 +116,7 @@ func leases(t *testing.T, ctx context.Context, s fleet.Store, do func(*fleet.Txn
 			break
 		}
 	}
-	if _, err := s.Renew(ctx, lease); !errors.Is(err, fleet.ErrLeaseGone) {
+	if _, _, err := s.Renew(ctx, lease); !errors.Is(err, fleet.ErrLeaseGone) {
 		t.Errorf("a lease that is over: %v", err)
 	}
 }

@@ -1,0 +1,116 @@
+package fleet
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/usher-agent/usher/plugin"
+)
+
+// stuck has one transaction of an agent that changes its blocks be kept by a member that hangs, and returns what has
+// the member go on: then the transaction is tried, however long ago its caller gave it up.
+func (r *rig) stuck(way *hooked) (goesOn func() (done bool)) {
+	var kept *Txn
+	way.before = func(t *Txn) {
+		if kept == nil && t.Kind == KindChange {
+			kept = t
+			way.lose = func(string) bool {
+				way.lose = nil
+				return true
+			}
+		}
+	}
+	return func() bool {
+		r.t.Helper()
+		if kept == nil {
+			r.t.Fatal("no transaction was kept")
+		}
+		res, err := r.sim.txn(kept)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		return res.Done
+	}
+}
+
+// A member that hangs may do a change long after its agent has given that up, and has read that it was not done. Then
+// the agent's blocks are no smaller than it believes: what it has read before it uses them is written first, so that a
+// change from before that does nothing any more.
+func TestChangeThatComesLate(t *testing.T) {
+	t.Run("read since", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			a, way := r.agent("a", new([]byte))
+			r.join(a)
+			b := r.bound(a, 10)
+			block := r.must(r.checkOut(b, "1", 5))
+			goesOn := r.stuck(way)
+			if got, err := b.Extend(t.Context(), &plugin.Extend{Block: block.ID, Slots: 3}); err == nil {
+				t.Fatalf("a call that hangs has the answer %+v", got)
+			}
+			got, err := b.Extend(context.Background(), &plugin.Extend{Block: block.ID, Slots: 5})
+			if err != nil || got.Slots != 5 {
+				t.Fatalf("%+v, %v", got, err)
+			}
+			if goesOn() {
+				t.Error("an agent uses 5 slots, and the store believes that it has 3")
+			}
+			r.adds()
+		})
+	})
+	t.Run("written since", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			a, way := r.agent("a", new([]byte))
+			r.join(a)
+			b := r.bound(a, 10)
+			block := r.must(r.checkOut(b, "1", 5))
+			goesOn := r.stuck(way)
+			if _, err := b.Extend(t.Context(), &plugin.Extend{Block: block.ID, Slots: 3}); err == nil {
+				t.Fatal("a call that hangs has an answer")
+			}
+			for _, n := range []int64{4, 5} { // as it was, to the letter
+				if got, err := b.Extend(t.Context(), &plugin.Extend{Block: block.ID, Slots: n}); err != nil ||
+					got.Slots != n {
+					t.Fatalf("%+v, %v", got, err)
+				}
+			}
+			if goesOn() {
+				t.Error("an agent uses 5 slots, and the store believes that it has 3")
+			}
+			r.adds()
+		})
+	})
+	t.Run("more", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t)
+			a, way := r.agent("a", new([]byte))
+			r.join(a)
+			b := r.bound(a, 10)
+			block := r.must(r.checkOut(b, "1", 3))
+			goesOn := r.stuck(way)
+			if _, err := b.Extend(t.Context(), &plugin.Extend{Block: block.ID, Slots: 5}); err == nil {
+				t.Fatal("a call that hangs has an answer")
+			}
+			keeps := func() {
+				t.Helper()
+				got, err := b.Extend(t.Context(), &plugin.Extend{Block: block.ID, Slots: 3})
+				if err != nil || got.Slots != 3 {
+					t.Fatalf("%+v, %v", got, err)
+				}
+			}
+			if keeps(); !goesOn() {
+				t.Fatal("the member does nothing")
+			}
+			time.Sleep(time.Second)
+			if _, err := a.ready(t.Context(), true); err != nil {
+				t.Fatal(err)
+			}
+			if keeps(); r.total() != 3 {
+				t.Errorf("after a heartbeat %d slots are out, of which 2 are of no use to anybody", r.total())
+			}
+		})
+	})
+}
