@@ -35,6 +35,7 @@ var arrows = map[string][]string{
 	"metrics":           {"enforcer"},
 	"agent":             {"enforcer", "plugin", "metrics", "client", "agent", "plugin/redact"},
 	"agent/api":         {"agent/files", "agent/naming", "enforcer", "plugin", "client/wire", "plugin/redact"},
+	"agent/bubble":      {},
 	"agent/audit":       {"agent/eventlog", "agent/files", "enforcer"},
 	"agent/clock":       {},
 	"agent/court":       {"enforcer", "plugin"},

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/usher-agent/usher/agent/bubble"
 )
 
 // The root composes rooms: what it keeps of them is few.
@@ -79,7 +81,7 @@ func TestPauseEnds(t *testing.T) {
 		"no verdict":     {false, firstVerdict, true},
 		"a verdict":      {true, 2 * firstVerdict, false},
 	} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			r := newRunning()
 			resumed := false
 			r.pause(func() { resumed = true })

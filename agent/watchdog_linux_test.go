@@ -6,11 +6,11 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/agent/desk"
 	"github.com/usher-agent/usher/agent/systemd"
 	"github.com/usher-agent/usher/agent/vitals"
@@ -54,7 +54,7 @@ func TestWatchdogHangsOnWhatDecides(t *testing.T) {
 			n += strings.Count(string(b[:size]), "WATCHDOG=1")
 		}
 	}
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		decides := &verdicts{}
 		a := &Agent{log: slog.New(slog.DiscardHandler)}
 		a.desk = &desk.Desk{}

@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
 )
@@ -38,7 +39,7 @@ func readAll(s *Subscription) (all []*Event) {
 
 // Many subscribers are woken for several events at once, and lose none of them.
 func TestManySubscribers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := &leases{Feeds: NewFeeds()}
 		var wakes, told atomic.Int64
 		var over sync.WaitGroup
@@ -76,7 +77,7 @@ func TestManySubscribers(t *testing.T) {
 // Subscribers of a user are asked about the events of that user's leases alone, in their order; what all may know all
 // are told; an event is written once, whoever reads it.
 func TestSubscribersByUser(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := &leases{Feeds: NewFeeds()}
 		one, two := enforcer.User{UID: 1}, enforcer.User{UID: 2}
 		var asked atomic.Int64
@@ -117,7 +118,7 @@ func TestSubscribersByUser(t *testing.T) {
 // A process that wants what others do to its leases is told of that and of the licence, and of nothing else. An event
 // that it does not want is not even queued.
 func TestOwnEvents(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := &leases{Feeds: NewFeeds()}
 		me := enforcer.Caller{UID: 1, PID: 7, Start: 70, Inode: 700}
 		events := d.SubscribeOwn(me, nil)
@@ -147,7 +148,7 @@ func TestOwnEvents(t *testing.T) {
 
 // A reader that does not read is cut off, and told so by the last event; the others lose nothing.
 func TestSlowSubscriber(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := &leases{Feeds: NewFeeds()}
 		one := enforcer.User{UID: 1}
 		slow, quick := d.Subscribe(&one, nil), d.Subscribe(&one, nil)

@@ -11,9 +11,9 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/enforcer"
 )
 
@@ -131,7 +131,7 @@ func TestGuessesAreSlowed(t *testing.T) {
 // Where the kernel does not say whose a connection is, a wrong answer is held, and nobody is shut out. Pauses grow, and
 // end.
 func TestGuessesOfUnknownUsers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		g := newGuesses(slog.New(slog.NewTextHandler(&log, nil)))
 		a, b := net.Pipe()

@@ -20,6 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/enforcer"
 )
 
@@ -50,7 +51,7 @@ func TestShares(t *testing.T) {
 
 // Each caller has one turn, and all together as many as there are. A caller that stops waiting leaves nothing behind.
 func TestTurns(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		turns := newTurns(2)
 		var mu sync.Mutex
 		now, most := map[uint32]int{}, map[uint32]int{}

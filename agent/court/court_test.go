@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/usher"
@@ -180,7 +181,7 @@ func TestFutureFirstUseSettles(t *testing.T) {
 // Many operators begin the last emergency at once: it is spent once.
 func TestLastEmergencyIsSpentOnce(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, lastEmergency)
+	bubble.Test(t, lastEmergency)
 }
 
 func lastEmergency(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/agent/denials"
 	"github.com/usher-agent/usher/enforcer"
 )
@@ -56,7 +57,7 @@ func denied(t *denials.Tally, uid uint32, pool string, code enforcer.DenialCode)
 
 // The first denial of a kind is told at once, and the others as a number at the end of each interval; none is lost.
 func TestGathered(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var c told
 		tally := denials.New(denials.Config{Every: 10 * time.Second, Most: 3, Now: time.Now, Tell: c.tell})
 		ctx, cancel := context.WithCancel(t.Context())
@@ -104,7 +105,7 @@ func TestGathered(t *testing.T) {
 
 // Whoever is told may stand still: denials are taken note of all the same, and told later.
 func TestDeniedWaitsForNobody(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var c told
 		goOn := make(chan struct{})
 		tally := denials.New(denials.Config{Every: time.Second, Most: 2, Now: time.Now, Tell: func(r denials.Report) {

@@ -6,12 +6,13 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/enforcer"
 )
 
 // Idle waits for the last lease that is no borrow, and for no longer than its context or the agent lasts.
 func TestIdle(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := busyDesk()
 		first, second := d.take(t, 1), d.take(t, 1)
 		var done atomic.Int64

@@ -2,13 +2,14 @@ package desk
 
 import (
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/usher-agent/usher/agent/bubble"
 )
 
 // The longest time that the desk's lock is held counts from when somebody measures, and nothing is measured otherwise.
 func TestMeasureHolds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := newDesk(testOptions(time.Now))
 		hold := func(held time.Duration) {
 			d.mu.Lock()

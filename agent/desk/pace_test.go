@@ -2,15 +2,15 @@ package desk
 
 import (
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/enforcer"
 )
 
 // Work in many steps pauses once it has gone on for a stretch, and never sooner.
 func TestPace(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var p pace
 		for step, want := range []time.Duration{0, 0, 0, 0, pause, 0, 0, 0, pause} {
 			begin := time.Now()
@@ -25,7 +25,7 @@ func TestPace(t *testing.T) {
 
 // A long list pauses, however fast its caller reads.
 func TestLongListPauses(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := busyDesk()
 		for range 20 * listed {
 			d.take(t, 1)

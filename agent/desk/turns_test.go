@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/enforcer"
 )
 
@@ -34,7 +35,7 @@ func runningDesk(t *testing.T) *Desk {
 // Acquires that wait for draws of a meter, which the agent takes more of, have them in the order in which they came: a
 // large one is not passed by small ones behind it, and one that gives up is in nobody's way.
 func TestDrawsInTurn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := runningDesk(t)
 		budget := func(n enforcer.Limit) {
 			d.SetVerdict(&enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid,
@@ -119,7 +120,7 @@ func TestGrantedIsWaitedForNoMore(t *testing.T) {
 // A caller that has gone wants nothing: the agent is not told of its want of draws or slots, and nobody waits behind
 // it.
 func TestGoneCallersWantNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		d := runningDesk(t)
 		var short []int64
 		d.signals.Short = func(r *enforcer.Acquire) { short = append(short, r.N) }

@@ -11,8 +11,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/usher-agent/usher/agent/bubble"
 )
 
 var noon = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
@@ -231,7 +232,7 @@ func TestUsers(t *testing.T) {
 // Somebody else knows the last line ten seconds after it was written, and at the log's end: no sooner, so that many
 // lines are one seal, and not again while no line comes.
 func TestEndIsSealed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		f := newFixture(t)
 		type sealed struct {
 			sequence uint64

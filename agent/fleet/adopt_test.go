@@ -4,9 +4,9 @@ import (
 	"errors"
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/plugin"
 )
 
@@ -42,7 +42,7 @@ func (r *rig) sums() (total, blocks int64) {
 // What a dead lender has lent on is another lender's once its fence is over, and no sooner; once alone, and the sum
 // stays as it is. A lender that comes back goes on with the rest, and is told before.
 func TestAdopt(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		var told []string
 		all, records := r.lenders(&told, "a", "b", "c")

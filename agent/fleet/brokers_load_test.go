@@ -20,9 +20,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/agent/fleet"
 	"github.com/usher-agent/usher/agent/registrar"
 	"github.com/usher-agent/usher/agent/shares"
@@ -344,13 +344,13 @@ func TestBrokersUnderLoad(t *testing.T) {
 	if *loadBrokers == 0 || agents == 0 {
 		t.Skip("-fleet.load and -fleet.brokers are not given")
 	}
-	synctest.Test(t, func(t *testing.T) { loadOfBrokers(t, *loadBrokers, agents, *loadKill, *loadSpan) })
+	bubble.Test(t, func(t *testing.T) { loadOfBrokers(t, *loadBrokers, agents, *loadKill, *loadSpan) })
 }
 
 // Site servers have slots at hand before their agents ask: few acquires cost the store a write. One that dies costs its
 // agents nothing that is held, and nobody hands out more than the licence grants.
 func TestBrokersKeepSlotsReady(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		if writes := loadOfBrokers(t, 2, 24, 1, 30*time.Second); writes > 0.2 {
 			t.Errorf("an acquire costs %.2f writes", writes)
 		}

@@ -2,8 +2,9 @@ package fleet_test
 
 import (
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/usher-agent/usher/agent/bubble"
 )
 
 // A site server that has two licences of one product, as while a renewal under another id reaches its agents, has one
@@ -11,7 +12,7 @@ import (
 // one licence grants, nearly all are served, and those of the one keep nothing that they do not use from the others.
 func TestBrokersWithARenewal(t *testing.T) {
 	for _, servers := range []int{1, 2} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			y := openTier(t, servers, 12, "L1", "L2")
 			time.Sleep(brokerTTL + blockTTL + time.Minute) // the new store's quarantine
 			for i := range 12 {

@@ -10,9 +10,9 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/agent/shares"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
@@ -484,7 +484,7 @@ func TestCrowd(t *testing.T) {
 	for i := range *seeds {
 		seed := *from + i
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { play(t, uint64(seed)) })
+			bubble.Test(t, func(t *testing.T) { play(t, uint64(seed)) })
 		})
 		if t.Failed() {
 			return

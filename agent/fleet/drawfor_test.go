@@ -3,9 +3,9 @@ package fleet
 import (
 	"errors"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 )
@@ -13,7 +13,7 @@ import (
 // An agent behind several servers asks for a draw until it is answered, of whichever server. A token is one draw, an
 // old or late request takes nothing, and a period is the one that the agent states.
 func TestDrawsBehindServers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		a, _ := r.agent("a", new([]byte))
 		b, _ := r.agent("b", new([]byte))
@@ -87,7 +87,7 @@ func TestDrawsBehindServers(t *testing.T) {
 // A server has a draw's transaction under way when the agent gives it up, asks another one, and draws on: the
 // transaction fails, and the server takes nothing more for that draw.
 func TestDrawsOvertaken(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		a, way := r.agent("a", new([]byte))
 		b, _ := r.agent("b", new([]byte))

@@ -2,16 +2,16 @@ package fleet
 
 import (
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/plugin"
 )
 
 // A site server that an operator puts out gives nothing more: others take over what its agents show them, once its
 // fence is over, and the rest is free once nobody can have it.
 func TestEvictedLender(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		var told []string
 		all, _ := r.lenders(&told, "a", "b")

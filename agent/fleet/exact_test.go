@@ -4,16 +4,16 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/plugin"
 )
 
 // A part of a lender's slots stays the lender's where that comes back at the last instant: what another takes over is
 // taken over from the dead alone.
 func TestAdoptBetween(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		var told []string
 		a := r.lender("a", new([]byte), &told)
@@ -47,7 +47,7 @@ func TestAdoptBetween(t *testing.T) {
 
 // An operator who puts an agent out has its slots once its fence is over, exactly: no sooner, and within a second.
 func TestEvictWaitsOutTheFence(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		a, _ := r.agent("a", new([]byte))
 		b, way := r.agent("b", new([]byte))
@@ -83,7 +83,7 @@ func TestEvictWaitsOutTheFence(t *testing.T) {
 // Idle slots of one host are with another that needs them within 2 s.
 func TestIdleSlotsMove(t *testing.T) {
 	for seed := range uint64(5) {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			c := newCrowd(t, seed, 3, 12)
 			for _, h := range c.agents {
 				h.start()
@@ -107,7 +107,7 @@ func TestIdleSlotsMove(t *testing.T) {
 // A lower limit that came while an agent was away holds for what it hands out at once, before the fleet has heard of
 // it.
 func TestPartOfALimitThatNobodyHasHeardOf(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		a, _ := r.agent("a", new([]byte))
 		b, _ := r.agent("b", new([]byte))

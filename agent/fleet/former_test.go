@@ -6,9 +6,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/plugin"
 )
 
@@ -62,7 +62,7 @@ func TestFormerKeys(t *testing.T) {
 		"a later version":   {"keys-before-rules.json", later},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				r, records := openFormer(t, c.file, c.rewrite)
 				unknown := []string{"/u/z/a", "/u/p/" + streams + "/y/a", "/u/m/x/y/z"}
 				for _, key := range unknown {
@@ -84,7 +84,7 @@ func TestFormerKeys(t *testing.T) {
 func TestFormerIncarnations(t *testing.T) {
 	for _, file := range []string{"keys-first.json", "keys-before-rules.json"} {
 		t.Run(file, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				r, records := openFormer(t, file, strings.Clone)
 				var was record
 				if err := json.Unmarshal(*records["a"], &was); err != nil || len(was.Incarnations) == 0 {

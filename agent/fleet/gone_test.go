@@ -6,8 +6,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/usher-agent/usher/agent/bubble"
 )
 
 // passes has time pass while agents live on and look, the first one first.
@@ -37,7 +38,7 @@ func (r *rig) left(id string) (all []string) {
 // Keys of an agent that is gone are deleted after an hour, by the member that joined first; not while it has a block,
 // not where it comes back meanwhile, and not where a later version has written what this one cannot read.
 func TestKeysOfTheLongGone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		a, _ := r.agent("a", new([]byte))
 		b, _ := r.agent("b", new([]byte))
@@ -90,7 +91,7 @@ func TestKeysOfTheLongGone(t *testing.T) {
 
 // The hour is one of being a member: a host that was suspended has seen nothing meanwhile.
 func TestSuspendedForgetsNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		a, _ := r.agent("a", new([]byte))
 		r.join(a)
@@ -110,7 +111,7 @@ func TestSuspendedForgetsNothing(t *testing.T) {
 
 // An agent comes back while its keys are deleted: it joins, and its next block is one that its next start finds.
 func TestForgottenBetween(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		a, _ := r.agent("a", new([]byte))
 		record := new([]byte)
@@ -166,7 +167,7 @@ func (s *sim) unnamed() (all []string) {
 func TestCrowdForgets(t *testing.T) {
 	for seed := range min(*seeds, 4) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				playAs(t, uint64(seed), func(y *history) {
 					for _, h := range y.agents {
 						h.keeping = keeping{after: 5 * time.Second, every: time.Second}

@@ -5,9 +5,9 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 )
@@ -61,7 +61,7 @@ var streams = poolName(site(1), "streams")
 // A quarantine that begins between an agent's reading and its writing keeps slots from it, and so does one that is
 // there.
 func TestQuarantineBetween(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		a, way := r.agent("a", new([]byte))
 		if _, err := a.ready(t.Context(), false); err != nil {
@@ -90,7 +90,7 @@ func TestQuarantineBetween(t *testing.T) {
 // Nobody takes a dead agent's blocks over while there is a quarantine, or the hold of one that was put out, though it
 // came at the last instant; and what others took meanwhile counts.
 func TestTakingOverBetween(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		a, _ := r.agent("a", new([]byte))
 		b, way := r.agent("b", new([]byte))
@@ -144,7 +144,7 @@ func TestTakingOverBetween(t *testing.T) {
 
 // An agent whose key somebody has deleted joins again, though its lease goes on.
 func TestKeyThatIsDeleted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		a, _ := r.agent("a", new([]byte))
 		r.join(a)
@@ -161,7 +161,7 @@ func TestKeyThatIsDeleted(t *testing.T) {
 
 // Of two hosts with one key that join at the same time, one is told. An agent that is put out while it joins is out.
 func TestJoiningBetween(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		other, _ := r.agent("b", new([]byte))
 		r.join(other)
@@ -188,7 +188,7 @@ func TestJoiningBetween(t *testing.T) {
 
 // The terms are never higher than a block names, whatever comes between an agent's reading and its writing.
 func TestTermsBetween(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		a, wayA := r.agent("a", new([]byte))
 		b, wayB := r.agent("b", new([]byte))
@@ -228,7 +228,7 @@ func TestTermsBetween(t *testing.T) {
 
 // An agent that looked at an old copy of the store before anybody knew that it was one does not write what it saw.
 func TestOldCopyBetween(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		a, way := r.agent("a", new([]byte))
 		b, _ := r.agent("b", new([]byte))
@@ -294,7 +294,7 @@ func TestFenceOfTheShorterTime(t *testing.T) {
 	}
 	for _, c := range []struct{ gives, want time.Duration }{{8 * time.Second, fence(0, 8*time.Second)},
 		{20 * time.Second, fence(0, 10*time.Second)}} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			r := newRig(t)
 			a, way := r.agent("a", new([]byte))
 			a.cfg.Store = &lying{way, c.gives}
@@ -313,7 +313,7 @@ func TestFenceOfTheShorterTime(t *testing.T) {
 
 // The fence is counted from when a call was sent, however long it takes.
 func TestFenceOfSlowCalls(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		a, way := r.agent("a", new([]byte))
 		first, _ := r.agent("b", new([]byte))
@@ -332,7 +332,7 @@ func TestFenceOfSlowCalls(t *testing.T) {
 
 // The blocks that a new start of a host finds are over, and free.
 func TestBlocksOfAnEarlierStart(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		var disk []byte
 		a, _ := r.agent("a", &disk)
@@ -364,7 +364,7 @@ func metered(n int64) *enforcer.License {
 // Draws count once for each token, add up over hosts, wait for the end of a quarantine, and are stated again to a store
 // that has forgotten them.
 func TestDraws(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		a, way := r.agent("a", new([]byte))
 		b, _ := r.agent("b", new([]byte))

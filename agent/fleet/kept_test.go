@@ -3,9 +3,9 @@ package fleet
 import (
 	"fmt"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/enforcer"
 )
 
@@ -63,7 +63,7 @@ func (c *crowd) overdue() {
 func TestCrowdThatKeepsWhatIsHeld(t *testing.T) {
 	for seed := range *seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { play(t, uint64(seed), 30*time.Second, 0, 10*time.Second) })
+			bubble.Test(t, func(t *testing.T) { play(t, uint64(seed), 30*time.Second, 0, 10*time.Second) })
 		})
 		if t.Failed() {
 			return
@@ -76,7 +76,7 @@ func TestCrowdThatKeepsWhatIsHeld(t *testing.T) {
 func TestKeepHeld(t *testing.T) {
 	for _, restored := range []bool{false, true} {
 		t.Run(fmt.Sprint("restored ", restored), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { keepHeld(t, restored) })
+			bubble.Test(t, func(t *testing.T) { keepHeld(t, restored) })
 		})
 	}
 }
@@ -134,7 +134,7 @@ func keepHeld(t *testing.T, restored bool) {
 // agent that is started again on the same start of its host goes on with them.
 func TestFormerSlots(t *testing.T) {
 	for _, rebooted := range []bool{false, true} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			c := newCrowd(t, 1, 2, 10)
 			a, b := c.agents[0], c.agents[1]
 			a.keep, b.keep = 30*time.Second, 30*time.Second

@@ -7,6 +7,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/plugin"
 )
 
@@ -56,7 +57,7 @@ func (l *left) again(by *Bound) int64 {
 // that is free. It changes nothing until it lends again, and then nobody takes anything over. What moved once does not
 // move again after that.
 func TestLeave(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l := openLeft(t)
 		if out, sum := l.sums(); out != 7 || sum != 7 {
 			t.Errorf("of ten slots seven are lent; the total is %d, the blocks have %d", out, sum)
@@ -101,7 +102,7 @@ func TestLeave(t *testing.T) {
 
 // A lender that is started again after it stopped writes that it lends before it does, and goes on with what is left.
 func TestLeaveAndStartAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l := openLeft(t)
 		if _, err := l.adopt(l.b, "y", 3); err != nil {
 			t.Fatal(err)
@@ -119,7 +120,7 @@ func TestLeaveAndStartAgain(t *testing.T) {
 // A lender that lends again between another's look at what it has left and the change has what it had: one of the two
 // comes first.
 func TestStayBetween(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l := openLeft(t)
 		way := l.all[1].store.(*hooked)
 		happened := way.between(func(x *Txn) bool {
@@ -137,7 +138,7 @@ func TestStayBetween(t *testing.T) {
 
 // An answer that is on its way when the lender stops gives nothing more to lend.
 func TestLeaveWhileAnAnswerIsOnItsWay(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l := openLeft(t)
 		l.all[0].Stay()
 		l.again(l.a)

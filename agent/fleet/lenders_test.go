@@ -8,9 +8,9 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/plugin"
 )
 
@@ -427,7 +427,7 @@ func TestCrowdOfServers(t *testing.T) {
 	moved, soon := 0, 0
 	for i := range max(3, *seeds/10) {
 		seed := uint64(*from + i)
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			m, s := lend(t, seed)
 			moved, soon = moved+m, soon+s
 		})

@@ -7,8 +7,9 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/usher-agent/usher/agent/bubble"
 )
 
 var (
@@ -186,7 +187,7 @@ func (c *crowd) end() {
 // because other hosts have idle slots.
 func TestHoarding(t *testing.T) {
 	for _, agents := range []int{6, 20} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			l, writes := measure(t, agents, 100, 50, 10*time.Second, 5*time.Second, time.Minute, 4*time.Minute)
 			t.Logf(
 				"%d agents: %d acquires, %d denied, %d served after 2 s, the last after %s; %d writes, %.4f an acquire",
@@ -200,7 +201,7 @@ func TestHoarding(t *testing.T) {
 
 // In a steady state an acquire costs the store at most a hundredth of a write.
 func TestWritesPerAcquire(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		l, writes := measure(t, 6, 600, 240, 2*time.Second, 5*time.Second, time.Minute, 3*time.Minute)
 		t.Logf("%d acquires, %d denied, %d writes: %.4f an acquire", l.acquires, l.denied, writes,
 			float64(writes)/float64(l.acquires))
@@ -219,7 +220,7 @@ func TestLoad(t *testing.T) {
 	if _, err := fmt.Sscan(*loadAgents, &n); err != nil {
 		t.Fatal(err)
 	}
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		calls := &tallied{}
 		l, writes := measure(t, n, int64(10*n), float64(5*n), *loadHold, 5*time.Second, 15*time.Second, 30*time.Second,
 			func(c *crowd) {

@@ -2,9 +2,9 @@ package fleet
 
 import (
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/plugin"
 )
 
@@ -22,7 +22,7 @@ func (h *hooked) loseAnswer() {
 // What an agent has given back is gone, though the answer was lost: it does not take it again when it finds that the
 // store knows no block of it. Others may have the slots by then.
 func TestGivenBackAndTheAnswerLost(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		a, way := r.agent("a", new([]byte))
 		b, _ := r.agent("b", new([]byte))
@@ -47,7 +47,7 @@ func TestGivenBackAndTheAnswerLost(t *testing.T) {
 // An agent that has seen that the store is an old copy, and comes to state its blocks again only after its fence,
 // states none: others may have the slots since the quarantine is over.
 func TestStatedAgainTooLate(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		a, _ := r.agent("a", new([]byte))
 		b, _ := r.agent("b", new([]byte))

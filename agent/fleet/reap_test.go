@@ -2,9 +2,9 @@ package fleet
 
 import (
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/plugin"
 )
 
@@ -36,7 +36,7 @@ func (r *rig) untilGot(b *Bound, token string, n int64) time.Duration {
 
 // An agent whose key the store has lost may use its blocks until its fence: nobody takes them over before.
 func TestKeyThatIsLostTooSoon(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		a, _ := r.agent("a", new([]byte))
 		b, _ := r.agent("b", new([]byte))
@@ -55,7 +55,7 @@ func TestKeyThatIsLostTooSoon(t *testing.T) {
 // it asks the store what there was then. Where the store has forgotten, it waits.
 func TestLongDead(t *testing.T) {
 	for _, forgotten := range []bool{false, true} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			r := newRig(t)
 			a, _ := r.agent("a", new([]byte))
 			b, _ := r.agent("b", new([]byte))
@@ -87,7 +87,7 @@ func (r *rig) write() {
 
 // An agent that was gone, and is back, and loses its key once more may use its blocks until its second fence.
 func TestBackAndGoneAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		a, _ := r.agent("a", new([]byte))
 		b, _ := r.agent("b", new([]byte))
@@ -112,7 +112,7 @@ func TestBackAndGoneAgain(t *testing.T) {
 
 // Of two agents with a different fleet.ttl, the one with the shorter waits for the other's.
 func TestDifferentTimes(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		a, _ := r.agent("a", new([]byte))
 		b, _ := r.agent("b", new([]byte))
@@ -138,7 +138,7 @@ func TestDifferentTimes(t *testing.T) {
 
 // An agent that was cut off until others had its blocks does not take them back from a backup, in which they are its.
 func TestBackupOfWhatOthersHave(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		a, _ := r.agent("a", new([]byte))
 		b, _ := r.agent("b", new([]byte))

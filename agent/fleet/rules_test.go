@@ -5,9 +5,9 @@ import (
 	"errors"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 )
@@ -81,7 +81,7 @@ func isFull(err error) bool {
 
 // A block may be used only as long as the lease was renewed for, however late the answer comes.
 func TestBlockEndsWithTheLease(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		a, way := r.agent("a", new([]byte))
 		r.join(a)
@@ -112,7 +112,7 @@ func TestBlockEndsWithTheLease(t *testing.T) {
 
 // An agent's slots are another's once its lease is over, and not before.
 func TestDeadAgentsSlots(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		a, _ := r.agent("a", new([]byte))
 		b, way := r.agent("b", new([]byte))
@@ -161,7 +161,7 @@ func TestDeadAgentsSlots(t *testing.T) {
 
 // A copy of a host that takes the agent's place over makes the other's transactions fail.
 func TestCopyOfAHost(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		var disk []byte
 		a, way := r.agent("a", &disk)
@@ -195,7 +195,7 @@ func TestCopyOfAHost(t *testing.T) {
 // Where the limit shrinks below what is out, every agent keeps its part of it; it rises only when no block names the
 // lower document any more.
 func TestTermsOfTheLowestDocument(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		a, _ := r.agent("a", new([]byte))
 		b, _ := r.agent("b", new([]byte))
@@ -229,7 +229,7 @@ func TestTermsOfTheLowestDocument(t *testing.T) {
 
 // Agents that wait are served in turn: one that comes later gets none of what the first needs.
 func TestTurns(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		var all []*Bound
 		for _, id := range []string{"a", "b", "c"} {
@@ -256,7 +256,7 @@ func TestTurns(t *testing.T) {
 
 // The same token brings the same block, whether or not the answer came.
 func TestTokens(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		a, way := r.agent("a", new([]byte))
 		r.join(a)

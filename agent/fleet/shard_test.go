@@ -4,9 +4,9 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/plugin"
 )
 
@@ -77,7 +77,7 @@ func (r *rig) lower(limit int64) {
 // A block grows, shrinks, comes and goes in one round trip where no other agent has changed the pool since; where one
 // has, the transaction that fails brings what the second needs.
 func TestOneRoundTrip(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		a, way := r.agent("a", new([]byte))
 		b, wayB := r.agent("b", new([]byte))
@@ -134,7 +134,7 @@ func TestWhatWasLastSeenIsCompared(t *testing.T) {
 	} {
 		for _, shared := range []bool{false, true} {
 			t.Run(fmt.Sprint(what, " ", shared), func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) {
+				bubble.Test(t, func(t *testing.T) {
 					r := newRig(t)
 					a, _ := r.agent("a", new([]byte))
 					b, _ := r.agent("b", new([]byte))
@@ -179,7 +179,7 @@ func TestWhatLeavesTheTotalIsCompared(t *testing.T) {
 		},
 	} {
 		t.Run(what, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				r := newRig(t)
 				a, way := r.sharing("a", 8)
 				r.join(a)
@@ -204,7 +204,7 @@ func TestWhatLeavesTheTotalIsCompared(t *testing.T) {
 // Slots come from an agent's share and go back to it without a word to the total, so that agents of different shares
 // undo no transaction of one another; an agent that finds its share and the total empty looks at all shares.
 func TestShares(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		var all []*Bound
 		var members []*Fleet
@@ -264,7 +264,7 @@ func TestShares(t *testing.T) {
 // total.
 func TestSharesOfOtherTerms(t *testing.T) {
 	for _, what := range []string{"terms", "epoch"} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			r := newRig(t)
 			a, _ := r.sharing("a", 8)
 			b, _ := r.agent("b", new([]byte))
@@ -304,7 +304,7 @@ func TestSharesOfOtherTerms(t *testing.T) {
 // Agents of an earlier version, which know the total alone, take, give back, take over and evict beside agents that
 // know shares, and no slot is lost or out twice. What is set aside is given back to the total for them.
 func TestSharesBesideAnEarlierVersion(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		a, _ := r.sharing("a", 4)
 		old, _ := r.agent("old", new([]byte))
@@ -382,7 +382,7 @@ func TestSharesBesideAnEarlierVersion(t *testing.T) {
 
 // A word of an agent that has looked at the shares is no reason to empty them.
 func TestWordsThatEmptyShares(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		back, _ := r.sharing("a", 4)
 		hears := func(w word) bool {
@@ -398,7 +398,7 @@ func TestWordsThatEmptyShares(t *testing.T) {
 
 // Shares come only where others undo transactions, and where the limit allows.
 func TestSharesWhereTheyPay(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		a, way := r.agent("a", new([]byte))
 		b, _ := r.agent("b", new([]byte))
@@ -434,7 +434,7 @@ func TestSharesWhereTheyPay(t *testing.T) {
 // A transaction that comes through in an old copy of the store, which has by chance all that an agent last saw, brings
 // no slots.
 func TestLastSeenInAnOldCopy(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		a, _ := r.agent("a", new([]byte))
 		b, _ := r.agent("b", new([]byte))
@@ -465,7 +465,7 @@ func TestLastSeenInAnOldCopy(t *testing.T) {
 
 // An answer that comes after the answer to a later call shows no old copy of the store.
 func TestAnswersThatOvertake(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		a, way := r.agent("a", new([]byte))
 		r.join(a)

@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 )
@@ -50,7 +50,7 @@ func (c *crowd) checkRules(all []*host) {
 func TestCrowdUnderRules(t *testing.T) {
 	for seed := range *seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				playAs(t, uint64(seed), func(y *history) {
 					n := int64(0)
 					for i, h := range y.agents {
@@ -96,7 +96,7 @@ func ruleOf(err error) string {
 }
 
 func TestRulesOfAFleet(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		b1, _ := r.labelled("b1", "berlin", new([]byte))
 		b2, _ := r.labelled("b2", "berlin", new([]byte))
@@ -164,7 +164,7 @@ func TestRulesBetween(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				r := newRig(t)
 				b1, way := r.labelled("b1", "berlin", new([]byte))
 				b2, _ := r.labelled("b2", "berlin", new([]byte))

@@ -3,9 +3,9 @@ package fleet
 import (
 	"fmt"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/plugin"
 )
 
@@ -46,7 +46,7 @@ func TestTicketThatEnds(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				r, all, held := waiting(t)
 				r.must(all[0].Extend(t.Context(), &plugin.Extend{Block: held.ID, Slots: 4, For: time.Hour}))
 				if b, c := r.freeFor("b"), r.freeFor("c"); b != 6 || c != 0 {
@@ -65,7 +65,7 @@ func TestTicketThatEnds(t *testing.T) {
 // A block is no larger than its agent asked for, though the store knows of more than the agent does: a change came
 // through after the agent had given it up. Its keeper would take it for one whose blocks cannot be made smaller.
 func TestExtendGivesNoMore(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		a, _ := r.agent("a", new([]byte))
 		r.join(a)
@@ -89,7 +89,7 @@ func TestSlotsOfTheDeadComeSoon(t *testing.T) {
 	const bound = 2*(10*time.Second+10*time.Second/32) + 800*time.Millisecond
 	for _, again := range []bool{false, true} {
 		for seed := range uint64(6) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				c := newCrowd(t, seed, 2, 10)
 				a, b := c.agents[0], c.agents[1]
 				a.start()
@@ -118,7 +118,7 @@ func TestSlotsOfTheDeadComeSoon(t *testing.T) {
 
 // An agent that counts the living reads none of their keys: in a large fleet each would read all others.
 func TestCensusReadsNoKeys(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		a, way := r.agent("a", new([]byte))
 		b, _ := r.agent("b", new([]byte))

@@ -6,9 +6,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/plugin"
 )
 
@@ -153,7 +153,7 @@ func (s *sim) pass(w KV, own, by string) {
 // one that asked before it more than once, and a ticket that was made is served however much others want after it.
 func TestTurnsOfACrowd(t *testing.T) {
 	for seed := range uint64(2) {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			c, rng := newCrowd(t, seed, 8, 16), rand.New(rand.NewPCG(seed, 11))
 			for _, h := range c.agents {
 				h.way.set(false, nil, func(call string) time.Duration {
@@ -198,7 +198,7 @@ func TestTurnsOfACrowd(t *testing.T) {
 // An agent that gives slots back hears in the answer how many others wait for besides, so that its other idle slots
 // need no further word.
 func TestWhoGivesBackHearsWhoElseWaits(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		var all []*Bound
 		for _, id := range []string{"a", "b", "c"} {

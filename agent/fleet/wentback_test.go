@@ -4,9 +4,9 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/plugin"
 )
 
@@ -48,7 +48,7 @@ func (c *crowd) over(span time.Duration, rng *rand.Rand) (last time.Duration) {
 // histories they did so for more than ten seconds before they looked.
 func TestCrowdOnABackupThatNothingElseShows(t *testing.T) {
 	for _, seed := range []uint64{19, 27, 48, 98} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			c, rng := newCrowd(t, seed, 5, 10), rand.New(rand.NewPCG(seed, 9))
 			for _, h := range c.agents {
 				h.start()
@@ -77,7 +77,7 @@ func TestBackupThatLacksABlock(t *testing.T) {
 		"no member":      func(*rig, *Fleet, *Bound) {},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				r := newRig(t)
 				first, _ := r.agent("first", new([]byte))
 				r.join(first) // the new store's quarantine
@@ -111,7 +111,7 @@ func TestBackupThatLacksABlock(t *testing.T) {
 // What an agent gives back while a heartbeat or a look is under way, and what others took over once its fence was over,
 // is no sign of a backup.
 func TestNoBackupWasRestored(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		a, way := r.agent("a", new([]byte))
 		other, _ := r.agent("b", new([]byte))
@@ -150,7 +150,7 @@ func TestNoBackupWasRestored(t *testing.T) {
 // A draw sees that the store lacks draws before it, of the agent's own or of others, and states its own again.
 func TestBackupThatLacksDraws(t *testing.T) {
 	for _, by := range []string{"a", "b"} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			r := newRig(t)
 			a, _ := r.agent("a", new([]byte))
 			b, _ := r.agent("b", new([]byte))

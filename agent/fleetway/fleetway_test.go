@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/usher-agent/usher/agent/bubble"
 )
 
 // taken takes note of what a client is told to use, and of what is told of it.
@@ -40,7 +42,7 @@ func (c *taken) all() (passwords []string, faults []error) {
 
 // A renewed file is used once it is good, and not before; what is refused is told, and the former stays.
 func TestRenew(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		dir := t.TempDir()
 		file := filepath.Join(dir, "password")
 		put := func(text string) {

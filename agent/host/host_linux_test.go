@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/enforcer"
 )
 
@@ -225,7 +226,7 @@ func TestThisHost(t *testing.T) {
 
 func TestWatcher(t *testing.T) {
 	root := tree(t, metal)
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var mu sync.Mutex // that the bubble waits puts no earlier look before a later change
 		var told []Report
@@ -364,7 +365,7 @@ func TestWatcherLooksAtAllInTime(t *testing.T) {
 	for _, every := range []time.Duration{time.Second, time.Minute, 2 * time.Minute, time.Hour} {
 		t.Run(every.String(), func(t *testing.T) {
 			root := tree(t, metal)
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				var seen int
 				w := NewWatcher(WatchConfig{Config: Config{Product: "acme", Root: root}, Every: every,

@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/agent/eventlog"
 	"github.com/usher-agent/usher/enforcer"
 )
@@ -101,7 +102,7 @@ var on = Settings{On: true, MiB: 16}
 
 // What was granted, drawn and ended is there, and nothing else; a lease by the beginning of its id alone.
 func TestLeasesAreWritten(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		f := newFixture(t)
 		l := f.run(on, func(l *Log) {
 			now := time.Now()
@@ -138,7 +139,7 @@ lease.ended 00010000 streams=2, parts=1/4: max_hold by rule short after 1 minute
 
 // While the disk hangs, Observe returns at once. It drops what finds no room, and the log says how many those were.
 func TestHangingDiskDrops(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		f := newFixture(t)
 		hangs := make(chan struct{})
 		f.cfg.Name = func(enforcer.User, time.Time) string { // what Run waits for, as for a disk
@@ -178,7 +179,7 @@ func TestHangingDiskDrops(t *testing.T) {
 
 // A disk that takes nothing costs entries, which are counted. When it takes some again, the log goes on.
 func TestFullDiskDrops(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		f := newFixture(t)
 		if err := os.WriteFile(f.cfg.Dir, nil, 0o600); err != nil { // where the folder is to be
 			t.Fatal(err)
@@ -206,7 +207,7 @@ func TestFullDiskDrops(t *testing.T) {
 
 // The log takes no more of the disk than it may, and less as soon as it may take less.
 func TestSpaceIsBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		f := newFixture(t)
 		f.fileBytes = 64 << 10
 		size := func() (sum int64) {
@@ -250,7 +251,7 @@ func TestSpaceIsBounded(t *testing.T) {
 
 // However much happens, writing takes no more than its share: what comes faster is dropped and counted.
 func TestWritingRests(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		f := newFixture(t)
 		f.rest = 10 * time.Millisecond
 		const each, times = 100, 40

@@ -6,9 +6,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/agent/eventlog"
 	"github.com/usher-agent/usher/enforcer"
 )
@@ -24,7 +24,7 @@ func (f *fixture) texts() (out []string) {
 
 // Holders that join and leave have lines, and so have slots that linger. The line names who came or went.
 func TestHoldersAndLingers(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		f := newFixture(t)
 		now := time.Now()
 		holder := func(uid uint32) *enforcer.Holder { return &enforcer.Holder{Caller: enforcer.Caller{UID: uid}} }
@@ -67,7 +67,7 @@ func TestHoldersAndLingers(t *testing.T) {
 // However often leases are renewed, the log has a line for each hour of each of so many leases, and the number of the
 // others. Renewals take the room of no other event.
 func TestRenewalsAreFew(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		f := newFixture(t)
 		began := time.Now()
 		renew := func(l *Log, leases int) {
@@ -115,7 +115,7 @@ func TestRenewalsAreFew(t *testing.T) {
 // The log's last line is known elsewhere within ten seconds, and at the log's end. Lines that are cut off are missed by
 // the next run, which says so once, in a line; whether the log is on or off.
 func TestCutTailIsMissed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		f := newFixture(t)
 		grant := func(l *Log) { l.Observe(event(enforcer.EventGranted, 1, time.Now())); time.Sleep(time.Second) }
 		f.run(on, func(l *Log) {

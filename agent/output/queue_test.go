@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/usher-agent/usher/agent/bubble"
 )
 
 // still is an output that takes nothing until it is let go on.
@@ -31,7 +33,7 @@ func told(to io.Writer, lines uint64) { fmt.Fprintf(to, "missing %d\n", lines) }
 // A writer never waits for an output that stands still. What there is no room for is counted, and the output is told of
 // it where it is missing.
 func TestStandsStill(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		out := &still{goOn: make(chan struct{})}
 		q := New(out, told)
 		fmt.Fprintln(q, "first")
@@ -62,7 +64,7 @@ func TestStandsStill(t *testing.T) {
 
 // Few long lines are bounded too.
 func TestBytesAreBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		out := &still{goOn: make(chan struct{})}
 		q := New(out, nil)
 		q.Write([]byte("first"))
@@ -80,7 +82,7 @@ func TestBytesAreBounded(t *testing.T) {
 
 // Close waits for an output that stands still no longer than it was told.
 func TestCloseIsBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		out := &still{goOn: make(chan struct{})}
 		q := New(out, nil)
 		q.Write([]byte("first"))
@@ -109,7 +111,7 @@ func (b *broken) Write(p []byte) (int, error) {
 
 // A reader that is gone costs lines and nothing else.
 func TestReaderIsGone(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		out := &broken{fails: 2}
 		q := New(out, nil)
 		for i := range 3 {

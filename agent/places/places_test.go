@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/enforcer"
 )
 
@@ -91,7 +92,7 @@ func (r *rows) serve(teller *Teller) {
 // Each hears its place a moment after it came, and when it changes; changes of one second are told together, and of a
 // wait that goes on at a pace, how long it may last.
 func TestPlacesAreToldTogether(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		heard := true
 		r, teller, told := running(t, 3, &heard)
 		for _, w := range r.wait {
@@ -136,7 +137,7 @@ func TestPlacesAreToldTogether(t *testing.T) {
 
 // Of ten thousand that wait a release has a few dozen told, and not each.
 func TestALongQueueHasFewTold(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		heard := true
 		const many, served = 10_000, 30
 		r, teller, told := running(t, many, &heard)
@@ -159,7 +160,7 @@ func TestALongQueueHasFewTold(t *testing.T) {
 
 // Where nobody listens, nothing is walked, and nothing is kept.
 func TestNobodyListensToPlaces(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		heard := false
 		r, teller, told := running(t, 3, &heard)
 		teller.Observe(&enforcer.Event{Kind: enforcer.EventQueued, Waiter: r.wait[0]})

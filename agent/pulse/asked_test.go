@@ -3,15 +3,15 @@ package pulse
 import (
 	"context"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/plugin"
 )
 
 // Who asks for calls hears what came of them: of the ones that are made then, and that none was made in time.
 func TestAsk(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, nil)
 		defer func() { r.stop() }()
 		before := r.remote.count(Heartbeat)

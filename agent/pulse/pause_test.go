@@ -2,9 +2,9 @@ package pulse
 
 import (
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 )
@@ -12,7 +12,7 @@ import (
 // What is not available just now pauses a licence that was good, until its duties lapse. It stays paused over failures,
 // and over a restart. A good answer heals it. After another refusal it pauses nothing.
 func TestUnavailablePauses(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, nil)
 		defer func() { r.stop() }()
 		refuse := func(c enforcer.Code) {

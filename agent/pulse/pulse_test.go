@@ -11,12 +11,13 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 )
 
 func TestHeartbeats(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, nil)
 		defer func() { r.stop() }()
 		r.want(enforcer.Valid)
@@ -41,7 +42,7 @@ func TestHeartbeats(t *testing.T) {
 
 // An outage hurts nobody before the licence's own period and grace have run out, and one success heals it.
 func TestOutage(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, nil)
 		defer func() { r.stop() }()
 		r.remote.set(down)
@@ -76,7 +77,7 @@ func TestOutage(t *testing.T) {
 
 // The agent heeds a Retry-After for minutes at most, whatever it says.
 func TestRetryAfter(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, func(l *enforcer.License) { l.Heartbeat = enforcer.Period{Every: 24 * time.Hour} })
 		defer func() { r.stop() }()
 		r.remote.set(func(Call, *plugin.Request) (*plugin.Reply, error) {
@@ -113,7 +114,7 @@ func TestUnsignedNeverSilences(t *testing.T) {
 		for _, e := range []*plugin.Error{{Class: plugin.Transient, Reason: "503", RetryAfter: day},
 			{Class: plugin.Misconfigured, Reason: "404", RetryAfter: day},
 			{Class: plugin.Transient, Reason: "reset"}, nil} {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				r := newRig(t, change)
 				defer func() { r.stop() }()
 				evil := 1
@@ -147,7 +148,7 @@ func TestUnsignedNeverSilences(t *testing.T) {
 
 // A refusal changes the verdict at once. A mistake of configuration does not before its time.
 func TestClasses(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, nil)
 		defer func() { r.stop() }()
 		r.remote.set(func(Call, *plugin.Request) (*plugin.Reply, error) {
@@ -177,7 +178,7 @@ func TestClasses(t *testing.T) {
 }
 
 func TestHangs(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, nil)
 		defer func() { r.stop() }()
 		r.remote.set(func(Call, *plugin.Request) (*plugin.Reply, error) { return nil, errHang })
@@ -195,7 +196,7 @@ func TestHangs(t *testing.T) {
 
 // A restart neither calls at once nor loses what is due.
 func TestRestart(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, func(l *enforcer.License) {
 			l.Heartbeat, l.CheckIn = enforcer.Period{}, enforcer.Period{Months: 1}
 		})
@@ -232,7 +233,7 @@ func TestRestart(t *testing.T) {
 // After a boot of the host, and after a resume, one try comes before the verdict falls. After a mere restart of the
 // agent none does.
 func TestOneTryFirst(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, nil)
 		defer func() { r.stop() }()
 		r.remote.set(func(Call, *plugin.Request) (*plugin.Reply, error) { return nil, errHang })
@@ -260,7 +261,7 @@ func TestOneTryFirst(t *testing.T) {
 
 // Heartbeats count the time that the host is awake.
 func TestSleep(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, nil)
 		defer func() { r.stop() }()
 		r.pass(time.Hour)
@@ -293,7 +294,7 @@ func TestSleep(t *testing.T) {
 // The time jumps forward, as after a pause of the machine. In any order of judgements, one try comes before the verdict
 // falls. When the jump turns out to be false, nothing that was noted by it counts.
 func TestJump(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, nil)
 		defer func() { r.stop() }()
 		r.pass(time.Hour)
@@ -330,7 +331,7 @@ func TestJump(t *testing.T) {
 }
 
 func TestRenewalAndTime(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, func(l *enforcer.License) { l.CheckIn = enforcer.Period{Every: 24 * time.Hour} })
 		defer func() { r.stop() }()
 		at := time.Now().Add(time.Minute)
@@ -355,7 +356,7 @@ func TestRenewalAndTime(t *testing.T) {
 }
 
 func TestDeactivate(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, nil)
 		defer func() { r.stop() }()
 		if got := r.Placed("other"); len(got) != 0 {
@@ -401,7 +402,7 @@ func TestDeactivate(t *testing.T) {
 }
 
 func TestNow(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, nil)
 		defer func() { r.stop() }()
 		n := len(r.remote.seen())
@@ -418,7 +419,7 @@ func TestNow(t *testing.T) {
 
 // A request for a call while one is under way causes another: the first one's question may be out of date.
 func TestNowDuringACall(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, nil)
 		defer func() { r.stop() }()
 		answer := make(chan struct{})
@@ -441,7 +442,7 @@ func last[T any](s []T) T { return s[len(s)-1] }
 // A former version kept its state of a licence by the id alone. It is still that licence's state, and no other's:
 // neither of another system nor of a test key.
 func TestFormerState(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, nil)
 		synctest.Wait()
 		before := r.Facts()["fake/L1"]

@@ -7,13 +7,14 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 )
 
 // A licence that is not here yet is tried without a trace of a failure; a success counts as its activation.
 func TestTryANewLicence(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, nil)
 		defer func() { r.stop() }()
 		l := Licence{&enforcer.License{ID: "L2", System: "fake", Issued: time.Now(),
@@ -58,7 +59,7 @@ func TestTryANewLicence(t *testing.T) {
 // A licence that is here is tried by the same state: its failures count, unless nobody waits for the answer any more.
 // While a call is under way there is no second one.
 func TestTryALicenceAtHand(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t, nil)
 		defer func() { r.stop() }()
 		l := Licence{r.licence, []byte("doc"), r.remote}

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 )
@@ -148,7 +149,7 @@ func newScene(t *testing.T) *scene {
 // Nothing is reported before the first verdict. A burst of changes is one report, of the last of them, and reports keep
 // their distance. What has not changed is not reported. What a report returned comes with the next, over a restart too.
 func TestReportsCoalesce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := newScene(t)
 		s.Changed()
 		pass(time.Minute)
@@ -202,7 +203,7 @@ func TestReportsAreTriedAgain(t *testing.T) {
 		"refuses":  func() error { return &plugin.Error{Class: plugin.Refused, Code: enforcer.Revoked} },
 		"overload": func() error { return &plugin.Error{Class: plugin.Transient, RetryAfter: time.Minute} },
 	} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			s := newScene(t)
 			s.remote.set(fail)
 			for i := range 3600 {

@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/plugin"
 )
 
@@ -13,7 +14,7 @@ import (
 // is, and for a slot where there is none. What came of it is told, also that others have all, and that nobody answers.
 func TestCalledOnDemand(t *testing.T) {
 	file := t.TempDir() + "/blocks.json"
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newLender(5, time.Hour)
 		h := openTenant(t, file, time.Now(), c)
 		h.want(3)

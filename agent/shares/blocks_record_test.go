@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/enforcer"
 )
 
@@ -29,7 +30,7 @@ func recordOfFive(t *testing.T, c *lender, file string, began time.Time) (h *ten
 
 // A restarted keeper goes on with the blocks of the old one, on the same start of the host alone.
 func TestBlocksRecord(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		began := time.Now()
 		h, record := recordOfFive(t, newLender(40, time.Minute), filepath.Join(t.TempDir(), "blocks"), began)
 		unmarked := bytes.Replace(record, []byte(`"host_clock":true,`), nil, 1)
@@ -72,7 +73,7 @@ func TestBlocksRecord(t *testing.T) {
 // A keeper that is started after a kill hands out of the old blocks, also where a former version named the licence by
 // its id alone. A broken record is refused.
 func TestBlocksAfterAKill(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c, file, began := newLender(40, time.Minute), filepath.Join(t.TempDir(), "blocks"), time.Now()
 		h, record := recordOfFive(t, c, file, began)
 		h.stop()
@@ -109,7 +110,7 @@ func TestBlocksAfterAKill(t *testing.T) {
 // The upstream hears that slots come back only when they are out of use here, and in the record of a restarted agent:
 // it may give them to others before its answer comes.
 func TestGivenBackAfterUse(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c, file := newLender(40, time.Minute), filepath.Join(t.TempDir(), "blocks")
 		h := openTenant(t, file, time.Now(), c)
 		heard := map[string]bool{}
@@ -155,7 +156,7 @@ func TestGivenBackAfterUse(t *testing.T) {
 
 // What cannot be recorded as given back stays in use here, and is given back once it can.
 func TestGivenBackNotRecorded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newLender(40, time.Minute)
 		h := openTenant(t, filepath.Join(t.TempDir(), "blocks"), time.Now(), c)
 		h.want(24)
@@ -181,7 +182,7 @@ func TestGivenBackNotRecorded(t *testing.T) {
 // The upstream cuts a block. It does not hear that the agent has heard of it before the record has: one that is
 // restarted with the old record would go on with the old size.
 func TestCutIsRecordedFirst(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c, file := newLender(40, time.Minute), filepath.Join(t.TempDir(), "blocks")
 		h := openTenant(t, file, time.Now(), c)
 		h.want(8)

@@ -12,12 +12,13 @@ import (
 
 	"pgregory.net/rapid"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 )
 
 func TestBlocks(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newLender(40, time.Minute)
 		h := openTenant(t, filepath.Join(t.TempDir(), "blocks"), time.Now(), c)
 		time.Sleep(time.Second)
@@ -62,7 +63,7 @@ func TestBlocks(t *testing.T) {
 // A host that is drained gives back at once what is not in use, keeps what is for as long as it is, and has nothing
 // more.
 func TestDraining(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newLender(40, time.Minute)
 		h := openTenant(t, filepath.Join(t.TempDir(), "blocks"), time.Now(), c)
 		drain := func(on bool) {
@@ -95,7 +96,7 @@ func TestDraining(t *testing.T) {
 
 // Others ask in vain: idle slots go back at once, and nothing is asked ahead.
 func TestWanted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newLender(40, time.Minute)
 		h := openTenant(t, filepath.Join(t.TempDir(), "blocks"), time.Now(), c)
 		time.Sleep(time.Second)
@@ -118,7 +119,7 @@ func TestWanted(t *testing.T) {
 // The server is away: the agent goes on until its own deadline, which is earlier than the server's, and starts over
 // after.
 func TestAway(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newLender(40, time.Minute)
 		h := openTenant(t, filepath.Join(t.TempDir(), "blocks"), time.Now(), c)
 		h.want(5)
@@ -152,7 +153,7 @@ func TestAway(t *testing.T) {
 // A Retry-After, which nobody has signed, costs no slots: a check-out is tried again soon, and blocks get more time
 // before they end.
 func TestRetryAfterIsBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newLender(40, time.Minute)
 		h := openTenant(t, filepath.Join(t.TempDir(), "blocks"), time.Now(), c)
 		h.want(5)
@@ -182,7 +183,7 @@ func TestRetryAfterIsBounded(t *testing.T) {
 
 // An upstream that serves no slots is asked seldom, and the pool has no budget at all.
 func TestNoPools(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newLender(40, time.Minute)
 		c.err = &plugin.Error{Class: plugin.Misconfigured, Reason: "none", SystemCode: plugin.SystemNoPools}
 		h := openTenant(t, filepath.Join(t.TempDir(), "blocks"), time.Now(), c)
@@ -209,7 +210,7 @@ func (onePool) CheckOut(_ context.Context, r *plugin.CheckOut) (*plugin.Block, e
 // An upstream that serves no slots of one pool may serve those of another of the licence: a waiter for that one waits
 // for the first block, and is not told that nothing is shared.
 func TestNoPoolsOfOne(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		h := openTenantWithout(t, filepath.Join(t.TempDir(), "blocks"), time.Now())
 		l := blockLicence("L1", onePool{newLender(40, time.Minute)})
 		l.Pools["bays"] = enforcer.PoolTerm{Max: 9}
@@ -229,7 +230,7 @@ func TestNoPoolsOfOne(t *testing.T) {
 
 // What another licence has replaced gives its blocks back after a moment.
 func TestReplaced(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newLender(40, time.Minute)
 		h := openTenant(t, filepath.Join(t.TempDir(), "blocks"), time.Now(), c)
 		time.Sleep(time.Second)
@@ -249,7 +250,7 @@ func TestReplaced(t *testing.T) {
 // Whatever is asked and fails, an agent hands out no more than the server knows to be out, and the calls stay few.
 func TestNeverMoreThanOut(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			dir, err := os.MkdirTemp("", "budget")
 			if err != nil {
 				t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 )
@@ -186,7 +187,7 @@ func (h *buyer) has(what string, c *seller, taken, drawn int64) {
 }
 
 func TestDraws(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := &seller{left: 100, done: map[string]int64{}}
 		h := openBuyer(t, c, enforcer.ResetsNever)
 		h.has("nobody draws", c, 0, 0)
@@ -241,7 +242,7 @@ func TestDraws(t *testing.T) {
 
 // The agent takes what others have left, and then leaves the upstream alone for minutes.
 func TestOthersDraw(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := &seller{left: 4, done: map[string]int64{}}
 		h := openBuyer(t, c, enforcer.ResetsNever)
 		h.wait(50)
@@ -263,7 +264,7 @@ func TestOthersDraw(t *testing.T) {
 
 // An answer that is lost is asked for again by the same token; one that refuses took nothing.
 func TestDrawErrors(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := &seller{left: 100, done: map[string]int64{}, lost: true}
 		h := openBuyer(t, c, enforcer.ResetsNever)
 		h.wait(1)
@@ -297,7 +298,7 @@ func TestDrawErrors(t *testing.T) {
 
 // Each week has its own draws, and what is answered after its end is no good.
 func TestPeriods(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) { // begins on Saturday, 2000-01-01
+	bubble.Test(t, func(t *testing.T) { // begins on Saturday, 2000-01-01
 		c := &seller{left: 100, done: map[string]int64{}}
 		h := openBuyer(t, c, enforcer.ResetsWeekly)
 		h.wait(5)
@@ -323,7 +324,7 @@ func TestPeriods(t *testing.T) {
 
 // Without a record that is written, nothing is taken; what cannot be recorded afterwards is asked for again.
 func TestUnwritableDraws(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := &seller{left: 100, done: map[string]int64{}}
 		var mu sync.Mutex
 		writes, fails := 0, func(int) bool { return true }
@@ -360,7 +361,7 @@ func TestUnwritableDraws(t *testing.T) {
 // a restart.
 func TestGrantedOnce(t *testing.T) {
 	for _, wait := range []bool{false, true} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			c := &seller{left: 1000, done: map[string]int64{}, slow: time.Second}
 			file := filepath.Join(t.TempDir(), "draws.json")
 			h := openBuyer(t, c, enforcer.ResetsNever, func(cfg *Config) { cfg.Draws.Path = file })
@@ -389,7 +390,7 @@ func TestGrantedOnce(t *testing.T) {
 
 // What a call without an answer may have taken of one licence is not taken of another as well.
 func TestOpenCallCounts(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := &seller{left: 1000, done: map[string]int64{}, lost: true}
 		other := &seller{left: 1000, done: map[string]int64{}}
 		h := openBuyer(t, c, enforcer.ResetsNever)

@@ -4,9 +4,9 @@ import (
 	"context"
 	"path/filepath"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/plugin"
 )
 
@@ -28,7 +28,7 @@ func (c *crossed) CheckOut(ctx context.Context, r *plugin.CheckOut) (*plugin.Blo
 
 // Slots that come free while a call is under way are asked for at once: its answer may not have known of them.
 func TestFreeDuringACall(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := &crossed{&watched{lender: newLender(40, 10*time.Minute), news: make(chan *plugin.News)}, true}
 		h := openTenant(t, filepath.Join(t.TempDir(), "blocks"), time.Now(), c)
 		h.want(3)
@@ -60,7 +60,7 @@ func TestWatchSaysWhatIsLacked(t *testing.T) {
 		{5, 5},
 		{2, 3}, // others want two, as the watch that was ended said
 	} {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			l := &late{&watched{lender: newLender(5, 10*time.Minute)}, make(chan map[string]int64, 9), true}
 			h := openTenant(t, filepath.Join(t.TempDir(), "blocks"), time.Now(), l)
 			h.want(5)

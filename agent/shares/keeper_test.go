@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 )
@@ -119,7 +120,7 @@ func inForce(licences ...*enforcer.License) *enforcer.Verdict {
 // A verdict is judged again where the keeper names more than it did, and at no other time; facts that are filled in say
 // what there is of both kinds, until the first of it is over.
 func TestSource(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		a := openBoth(t, newUpstream())
 		document := func(name string) []byte { return []byte("bytes of " + name) }
 		var f enforcer.Facts
@@ -167,7 +168,7 @@ func TestSource(t *testing.T) {
 // No call of the keeper's methods waits for a disk, and a disk that hangs under one of the records
 // does not keep the agent from the shares of the other.
 func TestNobodyWaitsForADisk(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		u := newUpstream()
 		a := openBoth(t, u)
 		heal := make(chan struct{})
@@ -214,7 +215,7 @@ func TestNobodyWaitsForADisk(t *testing.T) {
 
 // What is drawn is on the disk before anybody may hand it out.
 func TestDrawsAreRecordedFirst(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		a := openBoth(t, newUpstream())
 		writes := 0
 		a.draws.change(func() {

@@ -2,9 +2,9 @@ package shares
 
 import (
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 )
@@ -12,7 +12,7 @@ import (
 // A meter whose upstream gives no draws is not named: the verdict says that it is not shared out here, and not that it
 // is empty. It is asked for again, and draws count once there are some.
 func TestUpstreamWithoutDraws(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := &seller{left: 100, done: map[string]int64{},
 			err: &plugin.Error{Class: plugin.Misconfigured, SystemCode: plugin.SystemNoDraws,
 				Reason: "it has no fleet"}}

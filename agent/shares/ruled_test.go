@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/plugin"
 )
 
@@ -53,7 +54,7 @@ func (r *ruled) refusal() error {
 // A denial can name the rule that leaves an agent no more for as long as the agent asks in vain: neither a renewal of
 // what it has, nor an upstream that is away says anything else.
 func TestRuleIsKnownBetweenRenewals(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := &ruled{lender: newLender(9, 6*time.Second)}
 		h := openTenant(t, filepath.Join(t.TempDir(), "blocks"), time.Now(), r)
 		h.want(2)

@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/usher"
 	"github.com/usher-agent/usher/plugin/usher/issue"
@@ -128,7 +129,7 @@ func TestSiteLimitShrinks(t *testing.T) {
 		lost float64
 	}{{"all answers come", 0}, {"answers are lost", 0.2}} {
 		t.Run(c.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				const ttl = 12 * time.Second
 				s := openServer(t, ttl)
 				all, use := s.agents(3, s.sign(12))

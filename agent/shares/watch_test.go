@@ -6,16 +6,16 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/plugin"
 )
 
 // Idle slots of one agent are another's within a second, whatever time blocks have; an agent that waits for slots gets
 // what is released elsewhere as fast. At rest there is a call of each agent in twenty seconds.
 func TestIdleSlotsMove(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := openServer(t, 10*time.Minute)
 		all, _ := s.agents(3, s.sign(50))
 		a, b, c := all[0], all[1], all[2]
@@ -69,7 +69,7 @@ func (w *watched) Watch(ctx context.Context, r *plugin.Watch) (*plugin.News, err
 // An agent tells what lies idle, tells it again when it becomes much more, and gives back what is wanted and no more.
 // It stops at once although a watch is under way.
 func TestWatches(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := &watched{lender: newLender(40, 10*time.Minute), news: make(chan *plugin.News)}
 		h := openTenant(t, filepath.Join(t.TempDir(), "blocks"), time.Now(), w)
 		h.want(20)
@@ -108,7 +108,7 @@ func (roaming) Roams() bool { return true }
 // An agent that hears that its lender stops asks for more time at once, also where it has nothing idle and lacks
 // nothing, which is why it watches then, too.
 func TestMoves(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := &watched{lender: newLender(3, 10*time.Minute), news: make(chan *plugin.News)}
 		h := openTenant(t, filepath.Join(t.TempDir(), "blocks"), time.Now(), roaming{w})
 		h.want(3)
@@ -141,7 +141,7 @@ func TestWatchFails(t *testing.T) {
 		{"busy", &plugin.Error{Class: plugin.Misconfigured, SystemCode: "BUSY", Reason: "busy"}, 50},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				w := &watched{lender: newLender(40, 10*time.Minute), fail: c.err}
 				h := openTenant(t, filepath.Join(t.TempDir(), "blocks"), time.Now(), w)
 				h.want(3)

@@ -5,12 +5,13 @@ import (
 	"errors"
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/usher-agent/usher/agent/bubble"
 )
 
 func TestServiceManagerIsToldReadyAliveAndStopping(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var told []string
 		m := Manager{within: 10 * time.Second, tell: func(s string) error { told = append(told, s); return nil }}
 		ctx, cancel := context.WithCancel(t.Context())
@@ -29,7 +30,7 @@ func TestServiceManagerIsToldReadyAliveAndStopping(t *testing.T) {
 }
 
 func TestServiceManagerIsNotFedByAnAgentThatHangs(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		var told []string
 		m := Manager{within: 10 * time.Second, tell: func(s string) error { told = append(told, s); return nil }}
 		ctx, cancel := context.WithCancel(t.Context())
@@ -50,7 +51,7 @@ func moving() bool { return true }
 
 // A service manager that cannot be told, or does not read, stops nothing.
 func TestServiceManagerThatIsGoneStopsNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		failed := 0
 		m := Manager{within: 10 * time.Second, tell: func(string) error { return errors.New("it is gone") }}
 		ctx, cancel := context.WithCancel(t.Context())

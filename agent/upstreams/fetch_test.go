@@ -8,6 +8,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 )
@@ -35,7 +36,7 @@ func (r refetcher) Refetches(*enforcer.License) bool { return r.wants }
 // Each system decides for itself. Of several ending licences, only the one whose own upstream wants it is fetched
 // again. One that has ended is fetched, and so is one that is missing.
 func TestFetchAgain(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		now := time.Now()
 		judged := func(system string, code enforcer.Code) enforcer.Judged {

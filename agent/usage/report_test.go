@@ -7,9 +7,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/agent/identity"
 	"github.com/usher-agent/usher/agent/usage"
 	"github.com/usher-agent/usher/client/wire"
@@ -39,7 +39,7 @@ func (c *counting) report(claims *usage.Claims) (*usage.Report, error) {
 // A report holds as its agent made it. One in which an hour was taken out, exchanged, moved or changed does not, though
 // the agent's own key has signed it; nor does one of which a byte was changed.
 func TestReportHolds(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newCounting(t)
 		began := c.now()
 		c.ask(1, 3)
@@ -103,7 +103,7 @@ func sameBits(a, b string) bool {
 
 // What is missing by the agent's own words is said, and does not make its report void.
 func TestReportWithMissingHours(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newCounting(t)
 		began := c.now()
 		c.pass(6 * time.Hour)
@@ -125,7 +125,7 @@ func TestReportWithMissingHours(t *testing.T) {
 
 // Reports of one agent that follow each other are whole; a stretch between them shows, and so does a second history.
 func TestBreaks(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newCounting(t)
 		began := c.now()
 		c.pass(12 * time.Hour)

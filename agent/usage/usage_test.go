@@ -18,6 +18,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/agent/eventlog"
 	"github.com/usher-agent/usher/agent/usage"
 	"github.com/usher-agent/usher/client/wire"
@@ -164,7 +165,7 @@ func want(t *testing.T, what string, got, want any) {
 // An hour has the peak, the slot-seconds and the time over the budget exactly, though the core is asked once a minute;
 // a restart within it continues it, and the record has one line for each hour that is over.
 func TestHours(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newCounting(t) // at midnight, 2000-01-01
 		began := c.now()
 		c.pass(10*time.Minute + 1500*time.Millisecond)
@@ -209,7 +210,7 @@ func TestHours(t *testing.T) {
 
 // An agent that is killed loses what was in use in its last minute, and nothing else.
 func TestHoursAfterCrash(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newCounting(t)
 		began := c.now()
 		c.ask(1, 4)
@@ -233,7 +234,7 @@ func TestHoursAfterCrash(t *testing.T) {
 // A denial is false when its holder is granted a slot of the pool within ten minutes, or another host lets one lie;
 // else it is true. Denials for other reasons are neither.
 func TestTrueAndFalseDenials(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newCounting(t)
 		defer func() { c.stop() }()
 		began := c.now()
@@ -268,7 +269,7 @@ func TestTrueAndFalseDenials(t *testing.T) {
 
 // Acquires that wait are counted with how long they did, whatever comes of it, and draws with how much they took.
 func TestWaitsAndDraws(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newCounting(t)
 		defer func() { c.stop() }()
 		began := c.now()
@@ -292,7 +293,7 @@ func TestWaitsAndDraws(t *testing.T) {
 
 // Where the clock is put back, time counts as it passes: an hour that comes again has a line of its own, and says so.
 func TestClockPutBack(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newCounting(t)
 		defer func() { c.stop() }()
 		began := c.now()
@@ -348,7 +349,7 @@ func TestDamagedRecord(t *testing.T) {
 		"all is as it was": {func(b []byte) []byte { return b }, 0, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				c := newCounting(t)
 				began := c.now()
 				c.pass(5 * time.Hour)
@@ -385,7 +386,7 @@ func TestDamagedRecord(t *testing.T) {
 
 // Open hours that cannot be read, and a record of another key, stop no agent.
 func TestUnreadableStateStopsNobody(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newCounting(t)
 		c.pass(3 * time.Hour)
 		c.stop()
@@ -408,7 +409,7 @@ func TestUnreadableStateStopsNobody(t *testing.T) {
 
 // A disk that takes nothing stops nobody: hours are counted in memory, and written when it takes them again.
 func TestFullDisk(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newCounting(t)
 		began := c.now()
 		record := filepath.Join(c.dir, "usage")
@@ -435,7 +436,7 @@ func TestFullDisk(t *testing.T) {
 // A disk that hangs keeps nobody waiting who decides: grants, denials and draws are counted, and all of it is there
 // when the disk goes on.
 func TestDiskHangs(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newCounting(t)
 		began := c.now()
 		hang := make(chan struct{})
@@ -456,7 +457,7 @@ func TestDiskHangs(t *testing.T) {
 
 // Damage in a file that is no longer written to is found when the record is read.
 func TestDamagedOlderFile(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newCounting(t)
 		began := c.now()
 		c.pass(5 * time.Hour)

@@ -9,9 +9,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/agent/eventlog"
 	"github.com/usher-agent/usher/agent/identity"
 	"github.com/usher-agent/usher/agent/usage"
@@ -101,7 +101,7 @@ func userOf(t *testing.T, d wire.UsersDay, pool, name string) wire.UserUsage {
 // What users had in use is counted by pool and day, over a restart, with draws and denials; together it is what the
 // pool had.
 func TestUsageByUser(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newCountingBy(t, eventlog.UsersPlain, 0)
 		defer func() { c.stop() }()
 		began := c.now()
@@ -176,7 +176,7 @@ func TestUsersAreForgotten(t *testing.T) {
 		{"omit", "plain", "", false},
 	} {
 		t.Run(x.from+" to "+x.to, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				c := newCountingBy(t, x.from, 23*time.Hour)
 				defer func() { c.stop() }()
 				began := c.now()
@@ -231,7 +231,7 @@ func TestUsersAreForgotten(t *testing.T) {
 
 // A record that says more than the setting allows shows nothing of it, though it was put there behind the agent's back.
 func TestNoReportShowsMoreThanAllowed(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newCountingBy(t, eventlog.UsersPlain, 23*time.Hour)
 		began := c.now()
 		c.ask(1, 3)
@@ -257,7 +257,7 @@ func TestNoReportShowsMoreThanAllowed(t *testing.T) {
 
 // A user has one pseudonym in a month, and another in the next.
 func TestPseudonymsOfMonths(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newCountingBy(t, eventlog.UsersPseudonym, (30*24+22)*time.Hour)
 		defer func() { c.stop() }()
 		began := c.now()
@@ -281,7 +281,7 @@ func TestPseudonymsOfMonths(t *testing.T) {
 // A report by user holds as its agent made it, and not where a day was taken out or changed; reports of two hosts add
 // up under the same plain name.
 func TestReportByUser(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c := newCountingBy(t, eventlog.UsersPlain, 23*time.Hour)
 		defer func() { c.stop() }()
 		began := c.now()

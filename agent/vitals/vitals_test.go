@@ -7,8 +7,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"github.com/usher-agent/usher/agent/bubble"
 )
 
 // loop is a mover that goes round when it is asked to, unless it hangs.
@@ -26,7 +27,7 @@ func (l *loop) Look() {
 
 // watched runs Vitals in a bubble until the test ends.
 func watched(t *testing.T, c Config, test func(v *Vitals)) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c.Now, c.Log = time.Now, slog.New(slog.DiscardHandler)
 		v := New(c)
 		ctx, cancel := context.WithCancel(t.Context())

@@ -4,9 +4,9 @@ import (
 	"fmt"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/enforcer"
 )
 
@@ -174,7 +174,7 @@ func settle(t *testing.T, looks []look, folders []int64, took time.Duration) {
 
 // The instants that step returns are enough to wake up at: nothing changes between them.
 func TestSettleByItsOwnDeadlines(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		s := newSettler()
 		begin := time.Now()
 		next, _ := s.step(lookAt(begin, map[string]sighting{"a": bad(1), "b": good(2)}))

@@ -65,7 +65,8 @@ func breaks(t *testing.T, path string) (out []string) {
 	if bytes.Count(b, []byte("\n")) > maxLines {
 		out = append(out, name+" has more than 500 lines; split it")
 	}
-	bubbles := bytes.Contains(b, []byte(`"testing/synctest"`)) || !strings.HasSuffix(path, "_test.go")
+	bubbles := !strings.HasSuffix(path, "_test.go") || bytes.Contains(b, []byte(`"testing/synctest"`)) ||
+		bytes.Contains(b, []byte(`/agent/bubble"`))
 	for line := range strings.Lines(string(b)) {
 		line = strings.TrimRight(line, "\n")
 		if columns(line) > maxColumns {
@@ -73,6 +74,9 @@ func breaks(t *testing.T, path string) (out []string) {
 		}
 		if _, comment, ok := strings.Cut(line, "//"); ok && strings.HasPrefix(comment, "no"+"lint") {
 			out = append(out, name+" silences a linter")
+		}
+		if strings.Contains(line, "synctest."+"Test(") && !strings.HasPrefix(name, "agent/bubble/") {
+			out = append(out, name+" has a bubble that may break the race detector; make it with bubble.Test")
 		}
 		if !bubbles && strings.Contains(line, "time."+"Sleep(") { // there, no real time passes
 			out = append(out, name+" sleeps outside of testing/synctest; wait for what the test needs")

@@ -15,10 +15,10 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 	"unicode/utf8"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 )
@@ -458,7 +458,7 @@ func TestFile(t *testing.T) {
 // The log of a writer is bounded in lines, length and memory.
 func TestLines(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) { // the limit is for a second, whatever the machine takes
+	bubble.Test(t, func(t *testing.T) { // the limit is for a second, whatever the machine takes
 		var b bytes.Buffer
 		l := newLines(slog.New(slog.NewTextHandler(&b, nil)))
 		for i := range 10_000 {

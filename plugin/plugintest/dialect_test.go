@@ -10,11 +10,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	strict "github.com/go-json-experiment/json"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/plugintest"
@@ -288,7 +288,7 @@ func TestDesk(t *testing.T) {
 
 // An answer may take its time, however many there are in a check; one that does not come is a fault.
 func TestSlowDialects(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		plugintest.Dialect(t, toy{"slow"}, toySamples())
 		all := plugintest.CheckDialect(toy{"hangs"}, toySamples())
 		if err := errors.Join(all...); err == nil || !strings.Contains(err.Error(), "limit: it hangs") {
