@@ -317,6 +317,10 @@ func (p *pool) denial(it Item) *Denial {
 			"pool %s: %d of %s slots are in use of this agent's share of the site's %s, and the request is for %s more",
 			it.Pool, inUse, p.capacity(), most, it.Amount())
 		d.Hint = "wait (wait_seconds): a share grows by what the site has left; or try again in a moment"
+		if cut := p.grant.Cut; cut.Class != "" {
+			d.Detail += "; " + shareServer + " " + cut.words()
+			d.Hint = "wait (wait_seconds): this agent asks again by itself; `usher doctor` says more"
+		}
 		return d
 	}
 	if !p.covers(p.capacity(), it) {

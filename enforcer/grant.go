@@ -33,6 +33,7 @@ func (j *judge) grant(v *Verdict, inForce []*ruling) {
 			g.Budget, g.Overage, g.Most, g.NotShared = b.max, b.overage, b.most, b.notShared
 			if b.shared {
 				g.Kept, g.Bounded = j.stays(l, name)
+				g.Cut = j.SharesFailing[l.Ref()]
 			}
 			if was, ok := v.Pools[name]; ok {
 				g.Kept, g.Bounded = was.Kept.Plus(g.Kept), was.Bounded || g.Bounded
@@ -42,6 +43,7 @@ func (j *judge) grant(v *Verdict, inForce []*ruling) {
 					was.HoldersBy
 				g.Unit, g.NotShared = cmp.Or(was.Unit, g.Unit), cmp.Or(was.NotShared, g.NotShared)
 				g.Quantum = cmp.Or(was.Quantum, g.Quantum)
+				g.Cut = cmp.Or(was.Cut, g.Cut)
 			}
 			v.Pools[name] = g
 		}
@@ -117,9 +119,12 @@ func (j *judge) budget(l *License, name string, a amount, s Scope) budget {
 	case isOwn(l, a, s), !ok && a.max == Unlimited: // no limit that sharing could keep
 		return budget{amount: a, most: a.max.Plus(a.overage)}
 	case !ok:
-		return budget{notShared: fmt.Sprintf(
-			"its %s slots are the total of a whole site, and nothing proves that this agent has a share of them",
-			a.max)}
+		why := fmt.Sprintf(
+			"its %s slots are the total of a whole site, and nothing proves that this agent has a share of them", a.max)
+		if f := j.SharesFailing[l.Ref()]; f.Class != "" {
+			why += ": " + shareServer + " " + f.words()
+		}
+		return budget{notShared: why}
 	}
 	// The share includes the overage: otherwise every agent of the site would have the whole of it.
 	here := amount{max: a.max.Min(share), overage: a.overage}

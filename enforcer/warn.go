@@ -109,11 +109,13 @@ func (j *judge) warnRemote(all []*ruling, some bool, warn func(WarningCode, time
 			warn(WarnUpstream, f.Since, "licence %s: the upstream %s", r.label(), f.words())
 		}
 		if f := j.SharesFailing[r.license.Ref()]; f.Class != "" {
-			warn(WarnSiteServer, f.Since, "licence %s: the server that gives this agent its share of the site %s",
-				r.label(), f.words())
+			warn(WarnSiteServer, f.Since, "licence %s: %s %s", r.label(), shareServer, f.words())
 		}
 	}
 }
+
+// shareServer is what people are told of a site server, a fleet, or another upstream that gives slots.
+const shareServer = "the server that gives this agent its share of the site"
 
 // words says since when and why calls fail, after the name of whoever is called.
 func (f Failing) words() string {
