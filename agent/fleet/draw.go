@@ -118,6 +118,9 @@ func (d *Drawer) draw(ctx context.Context, r *drawing) (*plugin.Drawn, error) {
 			Hint:   "name the meter under fleet.pools, or configure an upstream that gives draws"}
 	}
 	f, name := d.fleet, poolName(d.licence, r.Meter)
+	if err := f.longPast(r.Meter, r.at); err != nil {
+		return nil, err
+	}
 	p := f.named(name + "@" + r.at)
 	if err := p.calls.take(ctx); err != nil {
 		return nil, f.transient(err)

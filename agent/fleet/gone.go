@@ -47,6 +47,7 @@ type forgets struct {
 	next time.Duration        // when to look again; 0: it has not begun
 	of   string               // the incarnation that has looked
 	left map[string]*leftover // by agent
+	past time.Duration        // when to look at meters again
 }
 
 // forgetGone deletes keys of agents that are long gone, if this agent is the one to do so and the time has come.
@@ -63,6 +64,17 @@ func (f *Fleet) forgetGone(ctx context.Context) {
 		return
 	}
 	x.next = now + every
+	if first, err := f.isFirst(ctx); err != nil {
+		return
+	} else if !first {
+		x.left = nil
+		return
+	}
+	if now >= x.past {
+		if err := f.forgetPeriods(ctx, me); err == nil {
+			x.past = now + max(every, pastEvery)
+		}
+	}
 	if x.of != me.incarnation {
 		x.of, x.left = me.incarnation, nil
 	}
@@ -95,18 +107,20 @@ func (f *Fleet) forgetGone(ctx context.Context) {
 	}
 }
 
-// leftovers returns what agents without a leased key have left, at an instant; nothing where another member joined
-// before this one.
+// isFirst reports whether no other member joined before this one.
+func (f *Fleet) isFirst(ctx context.Context) (bool, error) {
+	res, err := f.cfg.Store.Txn(ctx, &Txn{Kind: KindReap, Then: []Op{{List: f.keys.agents(), Most: 1}}})
+	if err != nil {
+		return false, err
+	}
+	kv, ok := res.one(0)
+	return ok && kv.Key == f.keys.agent(f.cfg.Agent), nil
+}
+
+// leftovers returns what agents without a leased key have left, at an instant.
 func (f *Fleet) leftovers(ctx context.Context, now time.Duration) (map[string]*leftover, error) {
 	k, out := f.keys, map[string]*leftover{}
-	res, err := f.cfg.Store.Txn(ctx, &Txn{Kind: KindReap, Then: []Op{{List: k.agents(), Most: 1}}})
-	if err != nil {
-		return nil, err
-	}
-	if kv, ok := res.one(0); !ok || kv.Key != k.agent(f.cfg.Agent) {
-		return out, nil
-	}
-	res, err = f.cfg.Store.Txn(ctx,
+	res, err := f.cfg.Store.Txn(ctx,
 		&Txn{Kind: KindReap, Then: []Op{{List: k.agents()}, {List: k.owns(""), Most: mostKeys},
 			{List: k.anyWords(), Most: mostKeys}}})
 	if err != nil {

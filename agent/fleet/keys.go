@@ -33,6 +33,7 @@ import (
 //	r/AGENT/?         a question: how many slots are held there?
 //	m/METER/PERIOD/s  how many draws were taken in all
 //	m/METER/PERIOD/d/AGENT  an agent's last draw, with its token
+//	                  (of a period that is long past, both are deleted: see past.go)
 //	c                 the identity of the store
 //	l                 the longest fleet.ttl that an agent has had: how long a quarantine lasts
 //	q                 a quarantine; ends with its lease
@@ -63,6 +64,7 @@ func (k keys) ticket(pool, id string) string { return k.tickets(pool) + id }
 func (k keys) anyWords() string              { return k.prefix + "r/" }
 func (k keys) words(id string) string        { return k.prefix + "r/" + id + "/" }
 func (k keys) word(id, pool string) string   { return k.words(id) + pool }
+func (k keys) meters() string                { return k.prefix + "m/" }
 func (k keys) drawn(meter, at string) string { return k.prefix + "m/" + meter + "/" + at + "/s" }
 func (k keys) draw(meter, at, id string) string {
 	return k.prefix + "m/" + meter + "/" + at + "/d/" + id
