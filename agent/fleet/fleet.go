@@ -441,6 +441,7 @@ func (f *Fleet) register(ctx context.Context, _ membership) (membership, error) 
 		if p.known = false; past {
 			p.mod = 0 // others may have taken it over
 		}
+		p.former = nil // one that was seen before may have been in the fleet since, as a copy of this host is
 	}
 	f.mu.Unlock()
 	return me, nil

@@ -41,7 +41,7 @@ type pool struct {
 	lackedTo time.Duration
 	called   time.Duration            // when idle slots were last asked of others
 	reaped   time.Duration            // when the dead were last looked for
-	former   map[string]time.Duration // by incarnation: when this agent first saw what it has left
+	former   map[string]time.Duration // by incarnation: when this membership first saw what it has left
 	gone     map[string]sighting
 	overAt   time.Duration // when the first of those is over that were not yet; 0: none is known
 	site     siteUse       // as last counted

@@ -162,3 +162,39 @@ func TestBackupOfWhatOthersHave(t *testing.T) {
 		}
 	})
 }
+
+// Two copies of a host are in the fleet by turns, when the store loses their key too soon: whoever comes back counts
+// what the other has until the other's fence, also where it has seen the other's slots before.
+func TestCopiesByTurns(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		a, _ := r.agent("a", new([]byte))
+		b, _ := r.agent("a", new([]byte))
+		enter := func(f *Fleet) {
+			if _, err := f.ready(t.Context(), true); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r.join(a)
+		enter(a)
+		r.must(r.checkOut(r.bound(a, 10), "1", 1))
+		r.sim.revoke("a")
+		enter(b)
+		r.must(r.checkOut(r.bound(b, 10), "2", 9))
+		if got, err := r.checkOut(r.bound(a, 10), "3", 1); err == nil {
+			t.Fatalf("it has %+v, and is not in the fleet any more", got)
+		}
+		for range 10 {
+			time.Sleep(2 * time.Second)
+			r.resize(r.bound(b, 10), "2", 10)
+		}
+		r.sim.revoke("a")
+		enter(a)
+		if got, err := r.checkOut(r.bound(a, 10), "4", 5); err == nil {
+			t.Errorf("beside the other's 10 of 10 slots it got %d", got.Slots)
+		}
+		if took := r.untilGot(r.bound(a, 10), "4", 5); took > 12*time.Second {
+			t.Errorf("the other's slots were free after %s", took)
+		}
+	})
+}
