@@ -153,10 +153,11 @@ func (s *server) pass() {
 	if part := s.bound.Part("streams", s.has); part < s.has {
 		want = max(s.out(), part)
 	}
-	if s.has == 0 {
+	if had := s.has; had == 0 {
 		got, err = s.bound.CheckOut(ctx, &plugin.CheckOut{Pool: "streams", Slots: want, AtLeast: 1, For: time.Hour,
 			Token: "broker"})
 	} else {
+		s.has = min(had, max(want, 1)) // what is given back may be another's before the answer comes, or without one
 		got, err = s.bound.Extend(ctx, &plugin.Extend{Block: BlockID("broker"), Slots: want, For: time.Hour})
 	}
 	if got != nil {
