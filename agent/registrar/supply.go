@@ -26,6 +26,7 @@ type supply struct {
 	wanted   int64         // by the rest of the fleet
 	idleAt   time.Duration // since when it has more than it needs; zero: it has not
 	told     time.Duration // when agents of one licence were last told that those of another lack slots
+	owes     bool          // it is to give its block back, and could not yet
 	fault    string
 }
 
@@ -156,6 +157,8 @@ func (b *broker) supply(ctx context.Context, s *supply) error {
 	}
 	want, ahead, part := s.has, spare(need), s.part()
 	switch {
+	case s.owes && need == 0:
+		want = 0
 	case s.has == 0 && need == 0 && (drains || s.block != ""):
 		return nil
 	case drains:
@@ -179,7 +182,7 @@ func (b *broker) supply(ctx context.Context, s *supply) error {
 		want = b.lower(s, want)
 	}
 	var err error
-	if want != s.has || s.until-now <= b.ttl/2 {
+	if want != s.has || s.until-now <= b.ttl/2 || s.owes {
 		err = b.call(ctx, s, want, need)
 	}
 	if len(s.portions) > 1 {
@@ -330,7 +333,7 @@ func (b *broker) stock(s *supply) {
 
 // empty takes note that the broker has nothing of a pool.
 func (b *broker) empty(s *supply) {
-	s.has, s.until = 0, 0
+	s.has, s.until, s.owes = 0, 0, false
 	for _, x := range s.portions {
 		x.has = 0
 	}
@@ -344,14 +347,15 @@ func (b *broker) call(ctx context.Context, s *supply, want, need int64) error {
 	var err error
 	ahead := max(0, want-max(need, s.has))
 	switch {
+	case want == 0:
+		if err = s.bound.Return(ctx, &plugin.Return{Block: s.block}); err == nil {
+			s.has, s.owes = 0, false
+			return nil
+		}
+		s.owes = true
 	case s.has == 0:
 		got, err = s.bound.CheckOut(ctx, &plugin.CheckOut{Pool: s.pool, Slots: max(1, want), AtLeast: 1,
 			For: time.Hour, Token: brokerToken, Ahead: min(ahead, max(1, want))})
-	case want == 0:
-		if err = s.bound.Return(ctx, &plugin.Return{Block: s.block}); err == nil {
-			s.has = 0
-			return nil
-		}
 	default:
 		got, err = s.bound.Extend(ctx, &plugin.Extend{Block: s.block, Slots: want, For: time.Hour, Ahead: ahead})
 	}
@@ -360,8 +364,10 @@ func (b *broker) call(ctx context.Context, s *supply, want, need int64) error {
 	case e != nil && e.SystemCode == plugin.SystemLapsed:
 		b.empty(s)
 	case got != nil:
-		s.block, s.has, s.until = got.ID, got.Slots, sent+got.For
+		s.block, s.has, s.until, s.owes = got.ID, got.Slots, sent+got.For, false
 		b.settle(s)
+	case err != nil:
+		s.has = min(s.has, want) // what was to be given back may be another's by now, or may be soon
 	}
 	return err
 }
