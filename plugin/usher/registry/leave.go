@@ -137,10 +137,11 @@ func (p *Blocks) adopt(agent string, a *Adoption, n int64, x stock) error {
 	return p.keep(change{put: []*Block{b}})
 }
 
-// has reports whether an agent may have a block of an id, and this broker has its slots.
+// has reports whether an agent may have a block of an id, and this broker has its slots. Where the store does not know
+// the block, the fleet does, also while the store may be an old copy.
 func (p *Blocks) has(id string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	x := p.blocks.by[id]
-	return x != nil && !x.Pending || x == nil && p.up() < p.blocks.settling
+	return x != nil && !x.Pending
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -123,7 +124,7 @@ func (g *Registry) takeOver(q *question) *online.Refusal {
 		return lapsed("the site server that gave the block said nothing of it")
 	}
 	if p.has(q.Block.ID) { // the answer was lost
-		q.moved = true
+		q.comes(had)
 		return nil
 	}
 	terms, err := g.Terms()
@@ -154,13 +155,28 @@ func (g *Registry) takeOver(q *question) *online.Refusal {
 	var e *plugin.Error
 	switch {
 	case err == nil:
-		q.moved = true
+		q.comes(had)
 		return nil
 	case errors.As(err, &e) && e.SystemCode == plugin.SystemLapsed:
 		return lapsed(e.Reason)
 	}
 	return &online.Refusal{System: plugin.SystemAway, Reason: err.Error(),
 		Hint: "the agent goes on with the block until its time is over, and asks again"}
+}
+
+// comes takes note that the block was another broker's, whose word says what the agent has of it. What this one has
+// said of the block, if it had it before, is older.
+func (q *question) comes(had Had) {
+	q.moved = true
+	if q.word == nil {
+		return
+	}
+	w := *q.word
+	if w.Had = maps.Clone(w.Had); w.Had == nil {
+		w.Had = map[string]Had{}
+	}
+	w.Had[q.Block.ID] = had
+	q.word = &w
 }
 
 // Moved takes note that other brokers have taken over what agents had of this one.
