@@ -22,6 +22,9 @@ import (
 	"github.com/usher-agent/usher/plugin"
 )
 
+// giveUpWithin bounds how long an agent that stops takes to say that it waits for no more slots.
+const giveUpWithin = 2 * time.Second
+
 // openFleet joins the fleet that the configuration names, and has the keeper take shares from it.
 func (o *opening) openFleet(c *shares.Config) error {
 	cfg := o.cfg.Fleet
@@ -73,7 +76,13 @@ func (o *opening) openFleet(c *shares.Config) error {
 		}
 		return f.For(l, document, b, shared), f.DrawerFor(l, up, d, shared)
 	}
-	o.running.task("fleet", f.Run)
+	o.running.task("fleet", func(ctx context.Context) error {
+		err := f.Run(ctx)
+		stops, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveUpWithin)
+		defer cancel()
+		f.GiveUp(stops)
+		return err
+	})
 	o.running.task("files of the fleet", func(ctx context.Context) error {
 		return way.Renew(ctx, store, func(err error) {
 			if o.named.fileRefused("fleet", err); err == nil {

@@ -110,6 +110,7 @@ type Fleet struct {
 	// joined says that this process has joined once.
 	joined bool
 	leaves bool     // it has stopped lending: see [Bound.Leave]
+	gaveUp bool     // it waits for nothing any more: see GiveUp
 	own    []string // the incarnations of this process, the last one last
 	// revokes: a licence here has leases revoked that are over, which takes a moment after the fence.
 	revokes bool

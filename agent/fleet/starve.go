@@ -61,6 +61,10 @@ func (f *Fleet) starve(ctx context.Context, me membership, name string, p *pool,
 	}
 	now := f.cfg.Now()
 	f.mu.Lock()
+	if f.gaveUp {
+		f.mu.Unlock()
+		return
+	}
 	if asked < 0 {
 		asked = p.asked
 	}
@@ -205,6 +209,27 @@ func (f *Fleet) leaveTurn(ctx context.Context, over func(name string, p *pool) b
 			f.cfg.Store.Txn(ctx, &Txn{Kind: KindWait, Then: ops}) // a help only: they ask again by themselves
 		}
 	}
+}
+
+// GiveUp takes an agent that stops out of the turn for all pools, and has it wait for nothing from then on: else what its
+// tickets ask for would be kept from others until its lease ends. Call it after Run.
+func (f *Fleet) GiveUp(ctx context.Context) {
+	f.mu.Lock()
+	f.gaveUp = true
+	all := slices.Collect(maps.Values(f.pools))
+	f.mu.Unlock()
+	for _, p := range all {
+		if p.calls.take(ctx) != nil { // a call under way may make a ticket
+			return
+		}
+		p.calls.give()
+		f.mu.Lock()
+		if p.askedAt > 0 { // there may be a ticket also where the answer was lost
+			p.asked = max(p.asked, 1)
+		}
+		f.mu.Unlock()
+	}
+	f.leaveTurn(ctx, func(string, *pool) bool { return true })
 }
 
 // callOthers returns the words to agents that have slots, those with the most first.
