@@ -55,13 +55,20 @@ type tier struct {
 	t       *testing.T
 	sim     fleet.Sim
 	signer  *issue.Signer
-	terms   []siteTerm // of one product: agents have them in turn
+	terms   []siteTerm    // of one product: agents have them in turn
+	ttl     time.Duration // of the site servers in the fleet
+	lends   time.Duration // for how long they give blocks
+	mu      sync.Mutex    // guards servers
 	servers map[string]*siteServer
 	names   []string
 	users   []*user
 	begin   time.Time
 	limit   int64
 	wrong   string
+	// late is how long a request is on its way to a server, and its answer on the way back; nil: a millisecond or two.
+	late func() (there, back time.Duration)
+	// slow is how long a server waits before and after each call to the store; nil: not at all.
+	slow func() time.Duration
 
 	asked, refused        atomic.Int64 // calls of agents
 	counts                atomic.Bool
@@ -80,19 +87,24 @@ func (y *tier) now() time.Duration { return time.Hour + time.Since(y.begin) }
 
 // siteServer is one site server.
 type siteServer struct {
-	handler http.Handler
-	down    atomic.Bool
-	stop    func()
+	dir      string
+	registry *registry.Registry
+	handler  http.Handler
+	down     atomic.Bool
+	stop     func() // kills it
+	leave    func() // stops it in order
 }
 
 // RoundTrip brings a request to a server of the tier.
 func (y *tier) RoundTrip(req *http.Request) (*http.Response, error) {
-	select {
-	case <-time.After(time.Millisecond + time.Duration(rand.Int64N(int64(time.Millisecond)))):
-	case <-req.Context().Done():
-		return nil, req.Context().Err()
+	there, back := time.Millisecond+time.Duration(rand.Int64N(int64(time.Millisecond))), time.Duration(0)
+	if y.late != nil {
+		there, back = y.late()
 	}
-	s := y.servers[req.URL.Hostname()]
+	if err := pause(req.Context(), there); err != nil {
+		return nil, err
+	}
+	s := y.server(req.URL.Hostname())
 	if s.down.Load() {
 		return nil, errors.New("connection refused")
 	}
@@ -102,12 +114,36 @@ func (y *tier) RoundTrip(req *http.Request) (*http.Response, error) {
 	if w.Code != http.StatusOK {
 		y.refused.Add(1)
 	}
+	if err := pause(req.Context(), back); err != nil {
+		return nil, err
+	}
 	return w.Result(), nil
+}
+
+// pause waits unless ctx ends before.
+func pause(ctx context.Context, d time.Duration) error {
+	if d <= 0 {
+		return ctx.Err()
+	}
+	select {
+	case <-time.After(d):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// server returns the server of a name that runs, or ran last.
+func (y *tier) server(name string) *siteServer {
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	return y.servers[name]
 }
 
 // openTier makes licences of one product, each with as many slots, and site servers with these slots.
 func openTier(t *testing.T, servers int, limit int64, ids ...string) *tier {
-	y := &tier{t: t, sim: fleet.OpenSim(), begin: time.Now(), limit: limit, servers: map[string]*siteServer{}}
+	y := &tier{t: t, sim: fleet.OpenSim(), begin: time.Now(), limit: limit, ttl: brokerTTL,
+		lends: blockTTL, servers: map[string]*siteServer{}}
 	private, _, err := issue.MakeKey(t.TempDir(), "v1", "")
 	y.must(err)
 	y.signer, err = issue.LoadSigner(private, "")
@@ -139,44 +175,58 @@ func (y *tier) must(err error) {
 func (y *tier) serve(name string) {
 	dir, err := os.MkdirTemp(y.t.TempDir(), "s")
 	y.must(err)
+	y.names = append(y.names, name)
+	y.run(name, dir)
+}
+
+// run starts a site server that has a folder.
+func (y *tier) run(name, dir string) {
 	g, err := registry.Open(registry.Config{Dir: dir, Signer: y.signer, Now: time.Now, RunDir: dir, BootID: "boot"})
 	y.must(err)
 	for _, term := range y.terms {
 		_, err = g.Admit(term.doc)
 		y.must(err)
 	}
-	y.must(g.ServePools(blockTTL, y.now))
+	y.must(g.ServePools(y.lends, y.now))
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &siteServer{handler: g.Handler()}
+	s := &siteServer{dir: dir, registry: g, handler: g.Handler()}
 	ready, ended := make(chan struct{}), make(chan error, 1)
 	go func() {
-		ended <- registrar.Lend(ctx, &registrar.Config{Signer: y.signer, BlockTTL: blockTTL, Uptime: y.now,
-			Log: slog.New(slog.DiscardHandler), Fleet: &registrar.Fleet{Store: dying{y.sim.Way(name), &s.down},
-				Prefix: "/u/", TTL: brokerTTL, Name: name}}, g, func() { close(ready) })
+		ended <- registrar.Lend(ctx, &registrar.Config{Signer: y.signer, BlockTTL: y.lends, Uptime: y.now, RunDir: dir,
+			Log: slog.New(slog.DiscardHandler), Fleet: &registrar.Fleet{Store: dying{y.sim.Way(name), &s.down, y.slow},
+				Prefix: "/u/", TTL: y.ttl, Name: name}}, g, func() { close(ready) })
 	}()
 	select {
 	case <-ready:
 	case err := <-ended:
 		y.t.Fatal(err)
 	}
-	s.stop = sync.OnceFunc(func() {
-		s.down.Store(true)
+	s.leave = sync.OnceFunc(func() {
 		cancel()
 		y.must(<-ended)
+		s.down.Store(true)
 		y.must(g.Close())
 	})
-	y.servers[name], y.names = s, append(y.names, name)
+	s.stop = func() { s.down.Store(true); s.leave() }
+	y.mu.Lock()
+	defer y.mu.Unlock()
+	y.servers[name] = s
 }
 
-// dying is the store of a server that is killed: it does not say in the fleet that it stops.
+// dying is the store of a server that may be killed: it does not say in the fleet that it stops.
 type dying struct {
 	fleet.Store
 	down *atomic.Bool
+	slow func() time.Duration
 }
 
 func (d dying) Txn(ctx context.Context, t *fleet.Txn) (*fleet.Result, error) {
 	if d.down.Load() {
 		return nil, errors.New("the server was killed")
+	}
+	if d.slow != nil {
+		time.Sleep(d.slow())
+		defer func() { time.Sleep(d.slow()) }()
 	}
 	return d.Store.Txn(ctx, t)
 }

@@ -18,6 +18,9 @@ func OneEtcd(t *testing.T) Store {
 // LoadAgents is the flag -fleet.load, and LoadHold is -fleet.hold.
 var LoadAgents, LoadHold = loadAgents, loadHold
 
+// Seeds is the flag -fleet.seeds.
+var Seeds = seeds
+
 // Sim is a simulated store that many share, and that counts its calls.
 type Sim struct{ *sim }
 

@@ -55,6 +55,7 @@ func (b *broker) leave(ctx context.Context) (err error) {
 func (b *broker) stop(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leaveWithin)
 	defer cancel()
+	b.pools.Stop()
 	if err := b.leave(ctx); err != nil {
 		b.log.Warn("the fleet does not know that this site server stops: its agents move when its place has ended",
 			"reason", err)

@@ -173,9 +173,12 @@ func (c *Client) extend(ctx context.Context, r *plugin.Extend, moved string) (*p
 }
 
 // Return gives a block back.
-func (c *Client) Return(ctx context.Context, r *plugin.Return) error {
+func (c *Client) Return(ctx context.Context, r *plugin.Return) error { return c.giveBack(ctx, r, "") }
+
+// giveBack is Return of a block that another server gave, whose chain moved is; empty: of this one's.
+func (c *Client) giveBack(ctx context.Context, r *plugin.Return, moved string) error {
 	q := c.request(CallReturn, &r.Request)
-	q.Block = &BlockRequest{ID: r.Block}
+	q.Block = &BlockRequest{ID: r.Block, Moved: moved}
 	_, err := c.call(ctx, q, c.siteServer(&r.Request))
 	return err
 }

@@ -110,8 +110,8 @@ type BlockRequest struct {
 	Seconds int64  `json:"seconds,omitzero"`
 	Token   string `json:"token,omitempty"`
 	Ahead   int64  `json:"ahead,omitzero"` // of Slots, those that nobody needs yet
-	// Moved is the chain of another site server of one fleet, which gave the block that is to be extended and does not
-	// answer: this one is asked to take it over.
+	// Moved is the chain of another site server of one fleet, which gave the block that is to be extended or returned,
+	// and does not answer: this one is asked to take it over.
 	Moved string `json:"moved,omitempty"`
 }
 

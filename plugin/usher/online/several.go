@@ -217,16 +217,40 @@ func (s *Several) stay(at string) {
 	s.at = slices.Index(s.order, at)
 }
 
-// Return gives a block back to the server that gave it.
+// Return gives a block back to the server that gave it. Where that one does not answer, or has stopped, another takes
+// the block over and back: else its slots would be nobody's until the block's time is over.
 func (s *Several) Return(ctx context.Context, r *plugin.Return) error {
 	state := readState(r.State)
-	at, ok := state.Blocks[r.Block]
-	if !ok || s.all[at] == nil {
-		at = s.asked()
+	gave, ok := state.Blocks[r.Block]
+	if !ok || s.all[gave] == nil {
+		gave = s.asked()
 	}
+	err := s.giveBack(ctx, r, &state, gave, "")
+	if err == nil || !isAway(err) {
+		return err
+	}
+	for _, at := range s.order {
+		if at == gave || ctx.Err() != nil || state.Chains[gave] == "" {
+			continue
+		}
+		again := s.giveBack(ctx, r, &state, at, state.Chains[gave])
+		var e *plugin.Error
+		if again == nil || errors.As(again, &e) && e.SystemCode == plugin.SystemLapsed {
+			return nil
+		}
+		err = again
+	}
+	return transiently(err)
+}
+
+// giveBack has one server take a block back. moved is the chain of the one that gave it, if that is another.
+func (s *Several) giveBack(ctx context.Context, r *plugin.Return, state *severalState, at, moved string) error {
 	again := *r
 	again.State = []byte(state.Chains[at])
-	return s.all[at].Return(ctx, &again)
+	again.Nonce = rehash(append([]byte(at), r.Nonce...))
+	try, cancel := s.within(ctx)
+	defer cancel()
+	return s.all[at].giveBack(try, &again, moved)
 }
 
 // Watch waits for news of the server that the agent asks. One that stops says so, and the agent asks the next one.

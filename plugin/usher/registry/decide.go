@@ -106,9 +106,9 @@ func (g *Registry) decide(tx *bbolt.Tx, q *question) (*decision, error) {
 		switch {
 		case q.Call == online.CallActivate, q.Call == online.CallCheckOut,
 			q.Call == online.CallDraw && q.Document != "":
+		case q.forgotten(l), q.moved && l != nil:
 		case q.Call == online.CallDeactivate, q.Call == online.CallReturn:
 			return d, nil // there is nothing to give back
-		case q.forgotten(l), q.moved && l != nil:
 		default:
 			return d.refuse(notActivated)
 		}

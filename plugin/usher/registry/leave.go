@@ -27,6 +27,15 @@ func (p *Blocks) Leave() {
 	p.lending = max(p.lending, leaves)
 }
 
+// Stop is Leave of a broker whose process ends: agents give nothing back to it any more, because it would not say so in
+// the fleet. They give it back to others.
+func (p *Blocks) Stop() {
+	p.Leave()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.stops = true
+}
+
 // Left says that other servers may take over what agents have of this one: those that watch are told to ask them.
 func (p *Blocks) Left() {
 	p.mu.Lock()
@@ -75,9 +84,38 @@ func (p *Blocks) left(agent string, r *online.BlockRequest) *online.Refusal {
 			p.lacking()
 		}
 	}
+	return leavesRefusal()
+}
+
+func leavesRefusal() *online.Refusal {
 	return &online.Refusal{System: plugin.SystemAway, Leaves: true,
 		Reason: "this site server is being stopped or drained: it gives no slots, and no more time",
 		Hint:   "the agent goes on with its slots, and asks another server at once"}
+}
+
+// justMoved is the answer to an agent whose block this broker had just taken over when it stopped to lend: without it
+// the agent could show no other server who has the block. It has no more time than the block was kept for before. nil:
+// there is no such block. p.mu is held.
+func (p *Blocks) justMoved(agent string, r *online.BlockRequest) *online.BlockReply {
+	x, now := p.blocks.by[r.ID], p.up()
+	if p.lending == lends || r.Moved == "" || x == nil || x.Pending || x.Agent != agent {
+		return nil
+	}
+	left := int64((x.until-now)/time.Second) - x.Hold
+	if left <= 0 {
+		return nil
+	}
+	return &online.BlockReply{ID: x.ID, Pool: x.Pool, Slots: x.size(), Seconds: min(left, x.Seconds)}
+}
+
+// elsewhere has an agent ask another broker for a block that this one lacks because another has taken it over, of which
+// the agent may not have heard: its slots are kept for it there. p.mu is held.
+func (p *Blocks) elsewhere(id string, refused *online.Refusal) *online.Refusal {
+	if refused.System != plugin.SystemLapsed || p.up() >= p.gone[id] {
+		return refused
+	}
+	return &online.Refusal{System: plugin.SystemAway, Reason: "another site server of the fleet has taken the block over",
+		Hint: "the agent asks that one"}
 }
 
 // Adoption is a block of another broker that this one is to take over: that one is gone, or has stopped lending.

@@ -111,7 +111,8 @@ func (g *Registry) ServeBroker(b Broker) (*Blocks, error) {
 // agent shows that one's word for it. It returns why not.
 func (g *Registry) takeOver(q *question) *online.Refusal {
 	p, ok := g.cfg.Pools.(*Blocks)
-	if !ok || g.broker.adopt == nil || q.Call != online.CallExtend || q.Block == nil || q.Block.Moved == "" {
+	if !ok || g.broker.adopt == nil || q.Block == nil || q.Block.Moved == "" ||
+		q.Call != online.CallExtend && q.Call != online.CallReturn {
 		return nil
 	}
 	chain, sealed, _ := strings.Cut(q.Block.Moved, ".")
@@ -184,6 +185,14 @@ func (p *Blocks) Moved(ids []string) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	ids = slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return p.blocks.by[id] == nil })
+	now := p.up()
+	maps.DeleteFunc(p.gone, func(_ string, until time.Duration) bool { return until <= now })
+	for _, id := range ids {
+		if p.gone == nil {
+			p.gone = map[string]time.Duration{}
+		}
+		p.gone[id] = p.blocks.by[id].until
+	}
 	return p.keep(change{drop: ids})
 }
 

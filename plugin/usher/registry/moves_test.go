@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
+	"errors"
 	"testing"
 	"time"
 
@@ -17,7 +18,8 @@ type branch struct {
 	*office
 	lends  *registry.Blocks
 	has    int64
-	unsure bool // the fleet does not answer
+	unsure bool   // the fleet does not answer
+	then   func() // done once a block was taken over; nil: nothing
 }
 
 // openBranches opens site servers of one key that know one licence, each with so many seats of the fleet.
@@ -61,7 +63,13 @@ func (x *branch) adopt(a *registry.Adoption) (unsure bool, err error) {
 		return true, plugin.Transiently("no answer")
 	}
 	x.has += a.Slots
-	return false, a.Put(a.Slots, x.has, x.has, time.Hour)
+	if err := a.Put(a.Slots, x.has, x.has, time.Hour); err != nil {
+		return false, err
+	}
+	if x.then != nil {
+		x.then()
+	}
+	return false, nil
 }
 
 // roamer is an agent of several site servers.
@@ -126,6 +134,14 @@ func (r *roamer) heard(b *plugin.Block, err error) *plugin.Block {
 	return b
 }
 
+// gave orders two servers of which an agent has a block: the one that gave it comes first.
+func gave(x, y *branch) (first, second *branch) {
+	if x.lends.Lent("seats") == 0 { // which one an agent asks first is by its key
+		return y, x
+	}
+	return x, y
+}
+
 // leaves has a server stop, so that others take over what its agents have.
 func (x *branch) leaves() {
 	x.lends.Leave()
@@ -140,10 +156,7 @@ func TestBlockThatComesBack(t *testing.T) {
 	agents := []*roamer{roam(t, doc, all[0], all[1]), roam(t, doc, all[1], all[0])}
 	one, two := agents[0], agents[1]
 	got := one.checkOut(3)
-	first, second := all[0], all[1]
-	if first.lends.Lent("seats") == 0 { // which one an agent asks first is by its key
-		first, second = second, first
-	}
+	first, second := gave(all[0], all[1])
 	first.leaves()
 	if got = one.extend(got.ID, 3); got.Slots != 3 {
 		t.Fatalf("the block has moved with %d of three slots", got.Slots)
@@ -171,5 +184,80 @@ func TestBlockThatComesBack(t *testing.T) {
 	}
 	if other = two.extend(other.ID, 4); other.Slots != 4 || first.lends.Lent("seats") != 8 {
 		t.Errorf("the other has %d slots, and the server counts %d", other.Slots, first.lends.Lent("seats"))
+	}
+}
+
+// A block that is not needed goes back although the server that gave it has stopped: another takes it over and back. The
+// one that stops takes nothing back itself, because the fleet would not hear of it.
+func TestBlockGoesBackToAnother(t *testing.T) {
+	all, doc := openBranches(t, 12, 12, 12)
+	one := roam(t, doc, all[0], all[1])
+	got := one.checkOut(3)
+	first, second := gave(all[0], all[1])
+	first.lends.Stop()
+	first.lends.Left()
+	second.has = 0
+	second.stock()
+	if err := one.Return(t.Context(), &plugin.Return{Request: one.request(), Block: got.ID}); err != nil {
+		t.Fatal(err)
+	}
+	if n := first.lends.Lent("seats"); n != 3 {
+		t.Errorf("the server that stops has said that three slots are lent, and counts %d", n)
+	}
+	if n := second.lends.Lent("seats"); n != 0 || second.has != 3 {
+		t.Errorf("of three slots the other has taken over %d, and agents have %d of them", second.has, n)
+	}
+	if got = one.checkOut(3); got.Slots != 3 {
+		t.Errorf("%d of three slots are free", got.Slots)
+	}
+}
+
+// A server that has taken a block over and stops before its agent was answered answers it still, with no more time than
+// it keeps the slots for: so the agent has its word for the next server.
+func TestBlockThatHasJustMoved(t *testing.T) {
+	all, doc := openBranches(t, 12, 12, 12)
+	one := roam(t, doc, all[0], all[1])
+	got := one.checkOut(3)
+	first, second := gave(all[0], all[1])
+	first.leaves()
+	second.then = func() {
+		second.pass(4 * time.Second)
+		second.leaves()
+	}
+	if got = one.extend(got.ID, 5); got.Slots != 3 || got.For != 6*time.Second {
+		t.Errorf("of a block of ten seconds, kept for four, the agent has %d slots for %s", got.Slots, got.For)
+	}
+	first.lends.Stay()
+	if err := first.lends.Moved([]string{got.ID}); err != nil {
+		t.Fatal(err)
+	}
+	if got = one.extend(got.ID, 3); got.Slots != 3 || got.For != 10*time.Second || first.lends.Lent("seats") != 3 {
+		t.Errorf("the block has come back with %d slots for %s", got.Slots, got.For)
+	}
+}
+
+// An agent that has not heard which server took its block over is sent on by the one that gave it: its slots are kept
+// there. They are not when the block's time is over.
+func TestBlockThatHasMovedUnheard(t *testing.T) {
+	all, doc := openBranches(t, 12, 12, 12)
+	one := roam(t, doc, all[0], all[1])
+	got := one.checkOut(3)
+	first, second := gave(all[0], all[1])
+	first.leaves()
+	state := one.state
+	one.extend(got.ID, 3)
+	one.state = state // the answer was lost
+	first.lends.Stay()
+	if err := first.lends.Moved([]string{got.ID}); err != nil {
+		t.Fatal(err)
+	}
+	if got = one.extend(got.ID, 3); got.Slots != 3 || second.lends.Lent("seats") != 3 || first.lends.Lent("seats") != 0 {
+		t.Errorf("the block has %d slots where it is", got.Slots)
+	}
+	one.state = state
+	first.pass(10 * time.Second)
+	var e *plugin.Error
+	if _, err := one.tryExtend(got.ID, 3); !errors.As(err, &e) || e.SystemCode != plugin.SystemLapsed {
+		t.Errorf("a block whose time is over: %v", err)
 	}
 }

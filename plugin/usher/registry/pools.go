@@ -30,7 +30,7 @@ type Pools interface {
 		had map[string]Had) (*online.BlockReply, *online.Refusal, error)
 	Extend(agent string, l *enforcer.License, r *online.BlockRequest,
 		had map[string]Had) (*online.BlockReply, *online.Refusal, error)
-	Return(agent string, r *online.BlockRequest) error
+	Return(agent string, r *online.BlockRequest) (*online.Refusal, error)
 	// Watch waits until an agent should do something for the others of a licence, or they have for it; at most until
 	// ctx ends.
 	Watch(ctx context.Context, agent, license string,
@@ -63,8 +63,10 @@ type Blocks struct {
 	why        string // of a broker: why its place in the fleet is not proved
 	lacking    func() // of a broker: told when agents ask for more than there is, or are pressed
 	lending    lending
-	pressed    time.Duration // see Pressed
-	ending     bool          // nobody waits any more
+	stops      bool                     // of a broker: see Stop
+	pressed    time.Duration            // see Pressed
+	gone       map[string]time.Duration // see Moved
+	ending     bool                     // nobody waits any more
 }
 
 // ServePools has the registry serve blocks for at most ttl (zero: DefaultBlockTTL), in whole seconds. up is the time
@@ -154,6 +156,9 @@ func (p *Blocks) decide(agent string, l *enforcer.License, r *online.BlockReques
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if away := p.away(agent, l.ID, r); away != nil {
+		if x := p.justMoved(agent, r); x != nil {
+			return x, nil, nil
+		}
 		return nil, away, nil
 	}
 	copied := *r
@@ -169,7 +174,7 @@ func (p *Blocks) decide(agent string, l *enforcer.License, r *online.BlockReques
 		p.lacking()
 	}
 	if refused != nil {
-		return nil, refused, nil
+		return nil, p.elsewhere(r.ID, refused), nil
 	}
 	if err := p.keep(c); err != nil {
 		return nil, nil, err
@@ -199,16 +204,19 @@ func (p *Blocks) Settling() bool {
 	return p.up() < p.blocks.settling
 }
 
-// Return takes a block back.
-func (p *Blocks) Return(agent string, r *online.BlockRequest) error {
+// Return takes a block back, or says why not.
+func (p *Blocks) Return(agent string, r *online.BlockRequest) (*online.Refusal, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.stops { // the fleet would not hear of it
+		return leavesRefusal(), nil
+	}
 	license := ""
 	if x := p.blocks.by[r.ID]; x != nil {
 		license = x.License
 	}
 	defer p.tell(license)
-	return p.keep(p.blocks.giveBack(agent, r.ID))
+	return nil, p.keep(p.blocks.giveBack(agent, r.ID))
 }
 
 // OutBlock is a block that an agent has, as operators see it.

@@ -321,7 +321,7 @@ func (g *Registry) more(reply *online.Reply, r *online.Request, agent string, l 
 	case online.CallExtend:
 		reply.Block, reply.Refused, err = g.cfg.Pools.Extend(agent, l, r.Block, w.had())
 	default:
-		err = g.cfg.Pools.Return(agent, r.Block)
+		reply.Refused, err = g.cfg.Pools.Return(agent, r.Block)
 	}
 	return err
 }
