@@ -36,9 +36,10 @@ func (e *UnsureError) Unwrap() error { return e.cause }
 // Adopt takes a part of n slots that a lender has lent, which is dead or has stopped lending, over into this agent's
 // block, and returns how many slots the part has: a lender that has stopped knows that better. It changes nothing where
 // it has done so before. reserve keeps that many of the block's slots for the part, before anything is changed: after
-// an [UnsureError] they stay kept for as long as the part lasts, and after any other error they need not.
-func (b *Bound) Adopt(ctx context.Context, from, pool, part, block string, n int64, reserve func(n int64) error) (
-	got *plugin.Block, slots int64, err error) {
+// an [UnsureError] they stay kept for as long as the part lasts, and after any other error they need not. fresh says
+// that they were not kept before.
+func (b *Bound) Adopt(ctx context.Context, from, pool, part, block string, n int64,
+	reserve func(n int64) (fresh bool, err error)) (got *plugin.Block, slots int64, err error) {
 	f, name := b.fleet, poolName(b.licence, pool)
 	if _, ok := b.limits[pool]; !ok || n < 1 {
 		return nil, 0, lapsed()
@@ -51,7 +52,7 @@ func (b *Bound) Adopt(ctx context.Context, from, pool, part, block string, n int
 		if s, settled, err := b.before(a, block, false); settled {
 			return s, err
 		}
-		d, err := f.lender(ctx, a.p, name, from)
+		d, lives, err := f.lender(ctx, name, from)
 		if err != nil {
 			return step{}, err
 		}
@@ -60,7 +61,23 @@ func (b *Bound) Adopt(ctx context.Context, from, pool, part, block string, n int
 				return step{}, lapsed()
 			}
 			sent, slots = true, was.Slots
-			return step{then: answer}, reserve(slots) // the answer was lost
+			_, err := reserve(slots) // the answer was lost
+			return step{then: answer}, err
+		}
+		if was, before := d.held.Went[part]; before { // and the lender has been back since
+			if was.To != f.cfg.Agent {
+				return step{}, lapsed()
+			}
+			if fresh, err := reserve(was.Slots); err != nil {
+				return step{}, err
+			} else if fresh { // they are kept no more: others may have them
+				return step{}, lapsed()
+			}
+			sent, slots = true, was.Slots
+			return step{then: answer}, nil
+		}
+		if err := f.lendsNoMore(ctx, a.p, d, lives); err != nil {
+			return step{}, err
 		}
 		take, is := n, []Is{still(d.kv.Key, d.kv.Mod)}
 		if left, there := d.held.Left[part]; d.held.Left == nil {
@@ -79,14 +96,14 @@ func (b *Bound) Adopt(ctx context.Context, from, pool, part, block string, n int
 		if next.Moved = maps.Clone(d.held.Moved); next.Moved == nil {
 			next.Moved = map[string]moved{}
 		}
-		if err := reserve(take); err != nil {
+		if _, err := reserve(take); err != nil {
 			return step{}, err
 		}
 		next.Moved[part] = moved{take, f.cfg.Agent}
 		blocks[block] += take
 		sent, slots = true, take
-		return step{write: &change{blocks: blocks, terms: b.terms(pool), grows: true, moved: take, is: is,
-			also: []Op{{Put: d.kv.Key, Value: text(next)}}},
+		return step{write: &change{blocks: blocks, terms: b.terms(pool), grows: true, adopts: part,
+			moved: take, is: is, also: []Op{{Put: d.kv.Key, Value: text(next)}}},
 			then: func() (*plugin.Block, error) {
 				f.touch(a.p, block, a.began)
 				f.cfg.Log.Info("a part of another site server's slots was taken over", "pool", name, "from", from,
@@ -100,40 +117,49 @@ func (b *Bound) Adopt(ctx context.Context, from, pool, part, block string, n int
 	return got, slots, err
 }
 
-// lender returns the blocks of a lender that has stopped lending, or that is dead and whose fence is over.
-func (f *Fleet) lender(ctx context.Context, p *pool, name, id string) (dead, error) {
+// lender returns the blocks of another lender, and whether that is in the fleet.
+func (f *Fleet) lender(ctx context.Context, name, id string) (d dead, lives bool, err error) {
 	res, err := f.cfg.Store.Txn(ctx,
 		&Txn{Kind: KindReap, Then: []Op{{Get: f.keys.block(name, id)}, {Get: f.keys.agent(id)}}})
 	if err != nil {
-		return dead{}, f.transient(err)
+		return dead{}, false, f.transient(err)
 	}
 	kv, ok := res.one(0)
 	h, err := read[held](kv, ok)
-	_, lives := res.one(1)
+	_, lives = res.one(1)
 	switch {
 	case err != nil:
-		return dead{}, plugin.Transiently("%v", err)
-	case lives && h.Left == nil:
-		return dead{}, plugin.Transiently(
-			"the site server that gave the slots is in the fleet still, or not gone for long " +
-				"enough")
+		return dead{}, false, plugin.Transiently("%v", err)
+	case lives && !ok:
+		return dead{}, false, errLives
 	case !ok || id == f.cfg.Agent:
-		return dead{}, lapsed()
+		return dead{}, false, lapsed()
 	}
-	d := dead{id, kv, h, max(f.cfg.TTL, time.Duration(h.Fence*float64(time.Second)))}
-	if h.Left != nil {
-		return d, nil
+	return dead{id, kv, h, max(f.cfg.TTL, time.Duration(h.Fence*float64(time.Second)))}, lives, nil
+}
+
+// errLives is why nothing is taken over from a lender that may lend.
+var errLives = plugin.Transiently("the site server that gave the slots is in the fleet still, or not gone for long " +
+	"enough")
+
+// lendsNoMore returns why a lender may lend; nil: it has stopped, or it is dead and its fence is over.
+func (f *Fleet) lendsNoMore(ctx context.Context, p *pool, d dead, lives bool) error {
+	switch {
+	case d.held.Left != nil:
+		return nil
+	case lives:
+		return errLives
 	}
 	f.mu.Lock()
 	if p.gone == nil {
 		p.gone = map[string]sighting{}
 	}
-	if was, seen := p.gone[id]; !seen || was.mod != kv.Mod && len(h.Moved) == 0 {
-		p.gone[id] = sighting{kv.Mod, f.cfg.Now()}
+	if was, seen := p.gone[d.id]; !seen || was.mod != d.kv.Mod && len(d.held.Moved) == 0 {
+		p.gone[d.id] = sighting{d.kv.Mod, f.cfg.Now()}
 	}
 	f.mu.Unlock()
-	if len(h.Moved) == 0 && len(f.over(ctx, p, []dead{d})) == 0 { // else another has seen that it is over
-		return dead{}, plugin.Transiently("the site server that gave the slots has not been gone for long enough")
+	if len(d.held.Moved) == 0 && len(f.over(ctx, p, []dead{d})) == 0 { // else another has seen that it is over
+		return plugin.Transiently("the site server that gave the slots has not been gone for long enough")
 	}
-	return d, nil
+	return nil
 }

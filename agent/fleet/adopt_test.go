@@ -26,7 +26,7 @@ func (r *rig) lender(id string, record *[]byte, told *[]string) *Fleet {
 	return f
 }
 
-func reserved(int64) error { return nil }
+func reserved(int64) (bool, error) { return true, nil }
 
 func isLapsed(err error) bool {
 	var e *plugin.Error

@@ -448,7 +448,8 @@ func (b *Bound) lowest(ctx context.Context, name string, a *attempt, own int64) 
 	for _, kv := range res.Got[0] {
 		if h, err := read[held](kv, true); err != nil {
 			return v.terms.Limit
-		} else if kv.Key != f.keys.block(name, f.cfg.Agent) && h.Limit < lowest.Limit {
+		} else if h.sum() > 0 && kv.Key != f.keys.block(name, f.cfg.Agent) &&
+			h.Limit < lowest.Limit {
 			lowest = h.terms
 		}
 	}

@@ -5,9 +5,9 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/agent/fleet"
 )
 
@@ -88,7 +88,7 @@ func (y *tier) busy(rng *rand.Rand) {
 func TestBrokersStopAndDrain(t *testing.T) {
 	for seed := range uint64(max(4, *fleet.Seeds/10)) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { stopAndDrain(t, rand.New(rand.NewPCG(seed, 11))) })
+			bubble.Test(t, func(t *testing.T) { stopAndDrain(t, rand.New(rand.NewPCG(seed, 11))) })
 		})
 	}
 }

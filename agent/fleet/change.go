@@ -17,6 +17,7 @@ type view struct {
 	terms  terms
 	mine   held
 	former map[string]former // as held.Former, without what is over by now
+	went   map[string]moved  // as held.Went, with what has moved since, and without what is over by now
 	first  []KV              // the tickets, first made first
 	closed *quarantine       // nil: there is none
 	rev    int64             // the tickets are as of this revision
@@ -135,11 +136,12 @@ func (v *view) setsTerms(c *change) bool {
 type change struct {
 	blocks map[string]int64
 	terms  terms
-	grows  bool  // there must be no quarantine
-	moved  int64 // slots of the blocks that come from another agent's, and are in the total already
-	gather bool  // the shares' slots go back to the total
-	also   []Op  // in the same transaction
-	is     []Is  // likewise
+	grows  bool   // there must be no quarantine
+	adopts string // the part that comes from another agent's blocks; empty: none does
+	moved  int64  // slots of the blocks that come from another agent's, and are in the total already
+	gather bool   // the shares' slots go back to the total
+	also   []Op   // in the same transaction
+	is     []Is   // likewise
 	// left is what the agent had lent when it stopped lending; nil: it goes on.
 	left map[string]int64
 }

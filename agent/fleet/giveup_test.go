@@ -2,18 +2,19 @@ package fleet
 
 import (
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/plugin"
 )
 
 // An agent that stops keeps nobody waiting: its ticket goes at once, also one of which it does not know because the
-// answer was lost, the next one hears of what was kept for it, and a call that is still under way makes no other ticket.
+// answer was lost, the next one hears of what was kept for it, and a call that is under way still makes no other
+// ticket.
 func TestGiveUp(t *testing.T) {
 	for name, lost := range map[string]bool{"it knows its ticket": false, "the answer was lost": true} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				r := newRig(t)
 				a, _ := r.agent("a", new([]byte))
 				b, _ := r.agent("b", new([]byte))

@@ -137,6 +137,9 @@ type held struct {
 	Fence float64 `json:"fence,omitempty"`
 	// Moved are parts of the blocks that are others' now: see [Bound.Adopt].
 	Moved map[string]moved `json:"moved,omitempty"`
+	// Went are the parts that moved before this agent went on with the rest. Until their time is over they move no
+	// second time, whatever an agent shows that has not heard of the move.
+	Went map[string]moved `json:"went,omitempty"`
 	// Left are the parts that the agent had lent when it stopped lending: others may have them at once. The agent
 	// lends and extends nothing before it has written its blocks without it. See [Bound.Leave].
 	Left map[string]int64 `json:"left,omitempty"`
@@ -188,6 +191,9 @@ type moved struct {
 	Slots int64  `json:"slots"`
 	To    string `json:"to"` // the agent that has it now
 }
+
+// empty reports whether nothing of it need be known.
+func (h *held) empty() bool { return h.sum() == 0 && len(h.Went) == 0 }
 
 func (h *held) sum() int64 { return h.own() + rest(h.Former) }
 

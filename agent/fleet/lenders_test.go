@@ -220,13 +220,16 @@ func (l *lending) move(a *borrower, to *server) {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 	defer cancel()
 	sent, fresh := l.now(), false
-	got, n, err := to.bound.Adopt(ctx, a.from.id, "streams", a.part, BlockID("broker"), a.n, func(n int64) error {
+	reserve := func(n int64) (bool, error) {
 		to.mu.Lock()
-		fresh = fresh || to.loans[a.part] == nil
+		x := to.loans[a.part]
+		first := x == nil || x.until <= l.now()
+		fresh = fresh || first
 		to.mu.Unlock()
 		to.note(a.part, &loan{n, l.now() + loanTime})
-		return nil
-	})
+		return first, nil
+	}
+	got, n, err := to.bound.Adopt(ctx, a.from.id, "streams", a.part, BlockID("broker"), a.n, reserve)
 	var unsure *UnsureError
 	if err != nil && fresh && !errors.As(err, &unsure) {
 		to.mu.Lock()

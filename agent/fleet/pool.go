@@ -42,6 +42,7 @@ type pool struct {
 	called   time.Duration            // when idle slots were last asked of others
 	reaped   time.Duration            // when the dead were last looked for
 	former   map[string]time.Duration // by incarnation: when this membership first saw what it has left
+	went     map[string]time.Duration // by part: when this process first saw that it has moved
 	gone     map[string]sighting
 	overAt   time.Duration // when the first of those is over that were not yet; 0: none is known
 	site     siteUse       // as last counted
@@ -105,7 +106,8 @@ func (v *view) assumed(me membership) bool {
 	if v.unsure && v.mineKV.Mod > 0 {
 		return false
 	}
-	if !maps.EqualFunc(v.former, v.mine.Former, former.same) || len(v.mine.Moved) > 0 || v.mine.Left != nil {
+	if !maps.EqualFunc(v.former, v.mine.Former, former.same) || !maps.Equal(v.went, v.mine.Went) ||
+		len(v.mine.Moved) > 0 || v.mine.Left != nil {
 		return false
 	}
 	return len(v.mine.Blocks) == 0 && v.mineKV.Mod == 0 ||
@@ -156,6 +158,7 @@ func (f *Fleet) mine(me membership, p *pool, v *view) map[string]int64 {
 		v.mine.without(out)
 	}
 	f.former(me, p, v)
+	f.went(me, p, v)
 	for id := range out {
 		at, ok := p.touched[id]
 		if !ok {
@@ -204,6 +207,28 @@ func (f *Fleet) former(me membership, p *pool, v *view) {
 	}
 }
 
+// went finds the parts that have moved. Whoever has one of them goes on with it for as long as it was lent, and a
+// part's time is over once it has been known for as long as this agent's slots may be in use. mu is held.
+func (f *Fleet) went(me membership, p *pool, v *view) {
+	v.went = map[string]moved{}
+	if p.older(v) {
+		maps.Copy(v.went, p.held.Went)
+	}
+	maps.Copy(v.went, v.mine.Went)
+	maps.Copy(v.went, v.mine.Moved)
+	maps.DeleteFunc(p.went, func(part string, _ time.Duration) bool { _, is := v.went[part]; return !is })
+	for part := range v.went {
+		if p.went == nil {
+			p.went = map[string]time.Duration{}
+		}
+		if at, ok := p.went[part]; !ok {
+			p.went[part] = f.cfg.Now()
+		} else if f.cfg.Now()-at >= me.span {
+			delete(v.went, part)
+		}
+	}
+}
+
 // sweep gives back, of all pools, the blocks that nobody here has asked for within a lease's time, and states blocks
 // again where the store may be an old copy.
 func (f *Fleet) sweep(ctx context.Context) {
@@ -217,7 +242,7 @@ func (f *Fleet) sweep(ctx context.Context) {
 		if p.unsure != 0 && len(p.held.Blocks) == 0 && now-p.unsure > lateMost {
 			p.unsure = 0 // there is no block to write
 		}
-		old := !p.known || p.restate || len(p.held.Former) > 0 || p.unsure != 0
+		old := !p.known || p.restate || len(p.held.Former)+len(p.held.Went) > 0 || p.unsure != 0
 		for id := range p.held.Blocks {
 			old = old || now-p.touched[id] > f.me.span
 		}

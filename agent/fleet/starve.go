@@ -211,8 +211,8 @@ func (f *Fleet) leaveTurn(ctx context.Context, over func(name string, p *pool) b
 	}
 }
 
-// GiveUp takes an agent that stops out of the turn for all pools, and has it wait for nothing from then on: else what its
-// tickets ask for would be kept from others until its lease ends. Call it after Run.
+// GiveUp takes an agent that stops out of the turn for all pools, and has it wait for nothing from then on: else what
+// its tickets ask for would be kept from others until its lease ends. Call it after Run.
 func (f *Fleet) GiveUp(ctx context.Context) {
 	f.mu.Lock()
 	f.gaveUp = true

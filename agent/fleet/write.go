@@ -30,8 +30,11 @@ func (f *Fleet) draft(a *attempt, name string, c *change) *draft {
 		Former: v.former, terms: c.terms, Fence: f.cfg.TTL.Seconds(), Host: f.cfg.Member.Name,
 		Labels: f.cfg.Member.Labels}
 	d.held.title = f.title(name)
+	d.held.Went = maps.Clone(v.went)
+	delete(d.held.Went, c.adopts) // it is back
 	if d.held.Left = c.left; c.left != nil {
 		d.held.Moved = v.mine.Moved
+		maps.DeleteFunc(d.held.Went, func(part string, _ moved) bool { _, still := d.held.Moved[part]; return still })
 	}
 	f.mu.Lock()
 	raced := f.cfg.spread.eager || a.p.racedAt != 0 && f.cfg.Now()-a.p.racedAt < racedLately
@@ -60,7 +63,7 @@ func (f *Fleet) draft(a *attempt, name string, c *change) *draft {
 	ops = append(ops, c.also...)
 	block := f.keys.block(name, f.cfg.Agent)
 	switch {
-	case d.held.sum() > 0:
+	case !d.held.empty():
 		ops = append(ops, Op{Put: block, Value: text(d.held)})
 	case v.mineKV.Mod > 0:
 		ops = append(ops, Op{Delete: block})
@@ -68,7 +71,7 @@ func (f *Fleet) draft(a *attempt, name string, c *change) *draft {
 	if d.sets {
 		ops = append(ops, Op{Put: f.keys.terms(name), Value: text(c.terms)})
 	}
-	if d.owns, d.newly = f.owning(name, d.held.sum() > 0); d.newly {
+	if d.owns, d.newly = f.owning(name, !d.held.empty()); d.newly {
 		ops = append(ops, Op{Put: f.keys.owns(f.cfg.Agent), Value: text(d.owns)})
 	}
 	d.txn = Txn{Kind: KindChange, If: is, Then: ops, Else: f.reads(name)}
@@ -84,7 +87,7 @@ func (f *Fleet) write(ctx context.Context, a *attempt, name string, c *change) (
 			return false, nil, plugin.Transiently("%v", err)
 		}
 	}
-	if d.held.sum() == 0 {
+	if d.held.empty() {
 		f.unwrite(a.p)
 	}
 	res, err := f.cfg.Store.Txn(ctx, &d.txn)
@@ -121,7 +124,7 @@ func (f *Fleet) written(a *attempt, name string, c *change, d *draft, rev int64)
 	next := *v
 	next.total, next.shares = total{d.at.total}, d.at.after(f.keys, name, v, rev)
 	next.mine, next.mineKV = held{}, KV{Key: v.mineKV.Key}
-	if d.held.sum() > 0 {
+	if !d.held.empty() {
 		next.mine, next.mineKV.Value, next.mineKV.Mod = d.held, text(d.held), rev
 	}
 	if d.at.total != v.total.Out || v.totalKV.Mod == 0 {

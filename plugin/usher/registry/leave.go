@@ -114,8 +114,8 @@ func (p *Blocks) elsewhere(id string, refused *online.Refusal) *online.Refusal {
 	if refused.System != plugin.SystemLapsed || p.up() >= p.gone[id] {
 		return refused
 	}
-	return &online.Refusal{System: plugin.SystemAway, Reason: "another site server of the fleet has taken the block over",
-		Hint: "the agent asks that one"}
+	return &online.Refusal{System: plugin.SystemAway, Hint: "the agent asks that one",
+		Reason: "another site server of the fleet has taken the block over"}
 }
 
 // Adoption is a block of another broker that this one is to take over: that one is gone, or has stopped lending.
@@ -124,8 +124,9 @@ type Adoption struct {
 	License    *enforcer.License
 	Pool, Part string // Part is the block
 	Slots      int64  // as the agent has heard, or wants
-	// Reserve keeps n slots of this broker's for the agent, before the fleet is asked.
-	Reserve func(n int64) error
+	// Reserve keeps n slots of this broker's for the agent, before the fleet is asked. fresh says that it kept none
+	// before.
+	Reserve func(n int64) (fresh bool, err error)
 	// Put has the agent have n slots, with the stock that there is then.
 	Put func(n, slots, part int64, until time.Duration) error
 }

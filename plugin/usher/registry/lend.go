@@ -141,10 +141,10 @@ func (g *Registry) takeOver(q *question) *online.Refusal {
 	if q.Block.Slots > 0 { // it may have given some back without an answer, and others have them since
 		a.Slots = min(a.Slots, q.Block.Slots)
 	}
-	a.Reserve = func(n int64) error {
+	a.Reserve = func(n int64) (bool, error) {
 		first, err := p.reserve(q.agent, a.License, a.Pool, a.Part, n)
 		fresh = fresh || first
-		return err
+		return first, err
 	}
 	a.Put = func(n, slots, part int64, until time.Duration) error {
 		return p.adopt(q.agent, a, n, stock{slots, part, until})

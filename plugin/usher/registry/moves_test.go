@@ -19,6 +19,7 @@ type branch struct {
 	lends  *registry.Blocks
 	has    int64
 	unsure bool   // the fleet does not answer
+	fails  bool   // it refuses
 	then   func() // done once a block was taken over; nil: nothing
 }
 
@@ -56,11 +57,11 @@ func (x *branch) stock() { x.lends.Stock("L1", "seats", x.has, x.has, time.Hour)
 
 // adopt takes over what the agent shows.
 func (x *branch) adopt(a *registry.Adoption) (unsure bool, err error) {
-	if err := a.Reserve(a.Slots); err != nil {
+	if _, err := a.Reserve(a.Slots); err != nil {
 		return false, err
 	}
-	if x.unsure {
-		return true, plugin.Transiently("no answer")
+	if x.unsure || x.fails {
+		return x.unsure, plugin.Transiently("no answer")
 	}
 	x.has += a.Slots
 	if err := a.Put(a.Slots, x.has, x.has, time.Hour); err != nil {
@@ -187,8 +188,8 @@ func TestBlockThatComesBack(t *testing.T) {
 	}
 }
 
-// A block that is not needed goes back although the server that gave it has stopped: another takes it over and back. The
-// one that stops takes nothing back itself, because the fleet would not hear of it.
+// A block that is not needed goes back although the server that gave it has stopped: another takes it over and back.
+// The one that stops takes nothing back itself, because the fleet would not hear of it.
 func TestBlockGoesBackToAnother(t *testing.T) {
 	all, doc := openBranches(t, 12, 12, 12)
 	one := roam(t, doc, all[0], all[1])
@@ -251,7 +252,8 @@ func TestBlockThatHasMovedUnheard(t *testing.T) {
 	if err := first.lends.Moved([]string{got.ID}); err != nil {
 		t.Fatal(err)
 	}
-	if got = one.extend(got.ID, 3); got.Slots != 3 || second.lends.Lent("seats") != 3 || first.lends.Lent("seats") != 0 {
+	if got = one.extend(got.ID, 3); got.Slots != 3 || second.lends.Lent("seats") != 3 ||
+		first.lends.Lent("seats") != 0 {
 		t.Errorf("the block has %d slots where it is", got.Slots)
 	}
 	one.state = state
@@ -259,5 +261,28 @@ func TestBlockThatHasMovedUnheard(t *testing.T) {
 	var e *plugin.Error
 	if _, err := one.tryExtend(got.ID, 3); !errors.As(err, &e) || e.SystemCode != plugin.SystemLapsed {
 		t.Errorf("a block whose time is over: %v", err)
+	}
+}
+
+// While a server does not know whether it has taken a block over, it keeps the slots for the block's agent; it does not
+// where it knows that it has not.
+func TestUnsureTakeOver(t *testing.T) {
+	for _, unsure := range []bool{true, false} {
+		all, doc := openBranches(t, 12, 12, 12)
+		one := roam(t, doc, all[0], all[1])
+		got := one.checkOut(3)
+		first, second := gave(all[0], all[1])
+		first.leaves()
+		second.unsure, second.fails = unsure, !unsure
+		if _, err := one.tryExtend(got.ID, 3); err == nil {
+			t.Fatal("a block has moved although the fleet does not answer")
+		}
+		want := map[bool]int64{true: 3, false: 0}[unsure]
+		if n := second.lends.Lent("seats"); n != want {
+			t.Errorf("unsure %v: the server keeps %d slots, not %d", unsure, n, want)
+		}
+		if got := roam(t, doc, second).checkOut(12); got.Slots != 12-want {
+			t.Errorf("unsure %v: another agent has %d slots of twelve", unsure, got.Slots)
+		}
 	}
 }
