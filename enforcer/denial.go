@@ -59,8 +59,8 @@ type Denial struct {
 	InUse    int64
 	HasUsage bool // Limit and InUse are meaningful
 
-	// Site is how many slots of Pool the whole site has, where this agent hands out a share of them and the share is
-	// what is too small; else zero.
+	// Site is how many slots or draws of Pool the whole site has, where this agent hands out a share of them and the
+	// share is what is too small; else zero.
 	Site Limit
 
 	// Next is when the next slot of Pool comes free unless its lease is renewed, or when a hold-off ends; zero: not
@@ -78,16 +78,24 @@ type Denial struct {
 	Waited time.Duration // how long the request had waited
 
 	waits bool // waiting may help, as it does where the slots are in use
+
+	spent string // of a site's meter: what to do where no host has draws left to take
 }
 
 // Elsewhere returns the denial with where the site's other slots are: out of them other hosts have, and of these idle
 // are in nobody's use, and which rule for hosts leaves this one no more; empty: none does. Only a denial for want of a
-// share has anything to say of them; any other is returned as it is.
+// share has anything to say of them; any other is returned as it is. Of a meter, out is what other hosts have taken,
+// where nothing is left to take.
 func (d *Denial) Elsewhere(out, idle int64, rule string) *Denial {
 	if d.Site == 0 || out <= 0 && rule == "" {
 		return d
 	}
 	said := *d
+	if d.Code == MeterEmpty { // of which nothing comes back
+		said.Detail = fmt.Sprintf("%s; other hosts have taken %d, and none is left to take", d.Detail, out)
+		said.Hint = d.spent
+		return &said
+	}
 	said.Idle = idle
 	if rule != "" {
 		said.Rule = rule

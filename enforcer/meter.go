@@ -106,9 +106,7 @@ func (e *Enforcer) fitDraw(r *Acquire, g MeterGrant, it Item, w *waiting, now ti
 	s, least := e.stand(g, now), cmp.Or(r.MinN, it.N)
 	left := s.left()
 	if left < least {
-		d := e.meterEmpty(it, g, s, now)
-		d.MayGrow = d.MayGrow && (g.Most == Unlimited || least <= int64(g.Most)-s.drawn())
-		return 0, nil, d
+		return 0, nil, e.meterEmpty(it, least, g, s, now)
 	}
 	if q := e.forDraws[it.Pool]; q.ahead(w) {
 		return 0, nil, q.denial(it.Pool, s)
@@ -151,14 +149,15 @@ func (e *Enforcer) next(r Resets, now time.Time) (at time.Time, early bool) {
 	return now.Add(min(Leap, at.Sub(counted))), true
 }
 
-func (e *Enforcer) meterEmpty(it Item, g MeterGrant, s stand, now time.Time) *Denial {
+// meterEmpty denies draws of a meter of which too few are left for the least that the request takes.
+func (e *Enforcer) meterEmpty(it Item, least int64, g MeterGrant, s stand, now time.Time) *Denial {
 	limit, left := s.room(), s.left()
 	out := &Denial{Code: MeterEmpty, Pool: it.Pool, Limit: limit, InUse: s.drawn(), HasUsage: true,
 		Detail: fmt.Sprintf("meter %s: %d of %s draws are left, and the request is for %d", it.Pool, left, limit, it.N),
 		Hint:   "draw less, or have the licence extended"}
 	var early bool
 	switch out.Next, early = e.next(g.Resets, now); {
-	case out.Next.IsZero() || !limit.Covers(it.N):
+	case out.Next.IsZero() || !g.Taken && !limit.Covers(it.N) || g.Taken && !g.Most.Covers(it.N):
 	case early && !e.sureAt.IsZero():
 		out.Hint = fmt.Sprintf(
 			"the meter may start again once the first clock of this agent is proved, at %s at the latest; signed "+
@@ -172,10 +171,18 @@ func (e *Enforcer) meterEmpty(it Item, g MeterGrant, s stand, now time.Time) *De
 	default:
 		out.Hint = fmt.Sprintf("the meter starts again at %s", stamp(out.Next))
 	}
-	if out.MayGrow = g.Taken && limit != g.Most; out.MayGrow {
-		out.Detail = fmt.Sprintf(
-			"meter %s: %d of the %s draws that this agent has taken of the site's %s are left, and the request "+
-				"is for %d", it.Pool, left, limit, g.Most, it.N)
+	if !g.Taken || limit == g.Most {
+		return out
+	}
+	out.Detail = fmt.Sprintf(
+		"meter %s: %d of the %s draws that this agent has taken of the site's %s are left, and the request is for %d",
+		it.Pool, left, limit, g.Most, it.N)
+	if limit == 0 {
+		out.Detail = fmt.Sprintf("meter %s: this agent has taken none of the site's %s draws yet, and the request is "+
+			"for %d", it.Pool, g.Most, it.N)
+	}
+	if out.MayGrow = g.Most == Unlimited || least <= int64(g.Most)-s.drawn(); out.MayGrow {
+		out.Site, out.spent = g.Most, out.Hint
 		out.Hint = "wait (wait_seconds): the agent takes more; or try again in a moment"
 	}
 	return out
@@ -255,7 +262,7 @@ func (r *Shift) decide(e *Enforcer, now time.Time) Decision {
 			Detail: fmt.Sprintf("meter %s: %d draws have been made, and no more can be taken back", r.Pool,
 				s.drawn())}}
 	case r.By > s.left():
-		return Decision{Denial: e.meterEmpty(Item{Pool: r.Pool, N: r.By}, g, s, now)}
+		return Decision{Denial: e.meterEmpty(Item{Pool: r.Pool, N: r.By}, r.By, g, s, now)}
 	case r.By > 0 && e.forDraws[r.Pool].ahead(nil):
 		return Decision{Denial: e.forDraws[r.Pool].denial(r.Pool, s)}
 	case r.By < 0:

@@ -128,8 +128,12 @@ func TestTaken(t *testing.T) {
 	if d := draw(6); d == nil || d.Code != MeterEmpty || !d.MayGrow ||
 		!strings.Contains(d.Detail, "0 of the 3 draws that this agent has taken of the site's 9 are left") {
 		t.Errorf("beyond what was taken: %+v", d)
+	} else if said := d.Elsewhere(6, 0, ""); said.Idle != 0 ||
+		!strings.HasSuffix(said.Detail, "other hosts have taken 6, and none is left to take") ||
+		!strings.HasPrefix(said.Hint, "the meter starts again at") {
+		t.Errorf("where other hosts have taken the rest: %q, %q", said.Detail, said.Hint)
 	}
-	if d := draw(7); d == nil || d.MayGrow {
+	if d := draw(7); d == nil || d.MayGrow || strings.Contains(d.Hint, "takes more") {
 		t.Errorf("beyond what the site has: %+v", d)
 	}
 	judge(4, week)

@@ -149,7 +149,8 @@ func (d *Drawer) draw(ctx context.Context, r *drawing) (*plugin.Drawn, error) {
 		n := min(r.N, limit-x.sum)
 		if n <= 0 {
 			return nil, &plugin.Error{Class: plugin.Transient, SystemCode: plugin.SystemFull,
-				Reason: "all draws of " + r.Meter + " have been taken in this period by the hosts of the fleet"}
+				Elsewhere: &plugin.Elsewhere{Out: max(0, x.sum-x.own.Sum)},
+				Reason:    "all draws of " + r.Meter + " have been taken in this period by the hosts of the fleet"}
 		}
 		next := lastDraw{Token: r.Token, N: n, Sum: x.own.Sum + n}
 		res, err := f.cfg.Store.Txn(ctx, &Txn{Kind: KindDraw, If: []Is{has(f.keys.agent(f.cfg.Agent), me.value),

@@ -136,9 +136,9 @@ func (b *blocks) do(ctx context.Context, s subject[*Pool], step *Step) bool {
 	switch {
 	case !more: // the answer says nothing of slots that the agent has not asked for
 	case failed != nil && failed.SystemCode == plugin.SystemFull:
-		b.cfg.Wants.elsewhere(s.name, failed.Elsewhere)
+		b.cfg.Wants.elsewhere(s.name, failed.Elsewhere, knownFor)
 	case failed == nil:
-		b.cfg.Wants.elsewhere(s.name, got.Elsewhere)
+		b.cfg.Wants.elsewhere(s.name, got.Elsewhere, knownFor)
 	}
 	b.mu.Lock()
 	if more {

@@ -46,6 +46,7 @@ func (d *draws) roll() (rolled bool) {
 		for name, m := range e.plans {
 			if t, ok := e.licence.Meters[name]; ok && m.roll(t.Resets.Start(now)) {
 				rolled = true
+				d.cfg.Wants.elsewhere(name, nil, 0)
 			}
 		}
 	}
@@ -163,7 +164,8 @@ func (d *draws) do(ctx context.Context, s subject[*Meter], n int64) {
 	defer d.mu.Unlock()
 	s.fault = ""
 	s.heard(nil, time.Time{})
-	m.most, m.tries, m.notBefore, m.refused = 0, 0, 0, false
+	m.most, m.tries, m.notBefore, m.refused, m.spent = 0, 0, 0, false, false
+	d.cfg.Wants.elsewhere(s.name, nil, 0)
 }
 
 // putOff has the next call wait, for the record could not be written. mu is not held.
@@ -173,12 +175,31 @@ func (d *draws) putOff(m *Meter) {
 	m.notBefore = d.up() + longestOpen
 }
 
+// spent returns what other hosts have taken of a meter of which no licence in force has draws left to take; nil: one
+// may have some. mu is held.
+func (d *draws) spent(name string) *plugin.Elsewhere {
+	out := &plugin.Elsewhere{}
+	for _, e := range d.entries {
+		if m := e.plans[name]; m != nil && e.inForce() && m.total > 0 {
+			if !m.spent {
+				return nil
+			}
+			out.Out += m.others
+		}
+	}
+	return out
+}
+
 // failed takes what a call failed with. mu is not held.
 func (d *draws) failed(s subject[*Meter], err *plugin.Error) {
 	d.mu.Lock()
 	otherwise, id := s.failsOtherwise(err), s.licence.ID
 	s.heard(err, d.cfg.Time())
 	s.plan.refused = err.SystemCode == plugin.SystemNoDraws
+	if err.SystemCode == plugin.SystemFull {
+		s.plan.full(err.Elsewhere)
+		d.cfg.Wants.elsewhere(s.name, d.spent(s.name), spentFor)
+	}
 	s.plan.failed(d.up(), err.Class == plugin.Transient, err.SystemCode == plugin.SystemFull, err.RetryAfter,
 		d.cfg.Jitter())
 	d.mu.Unlock()

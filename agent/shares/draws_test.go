@@ -262,6 +262,46 @@ func TestOthersDraw(t *testing.T) {
 	})
 }
 
+// That other hosts have taken all that is left is known until the upstream is asked again, and not where one of two
+// licences has draws left or the limit is raised.
+func TestNoneIsLeftToTake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, other := &seller{left: 4, done: map[string]int64{}}, &seller{left: 2, done: map[string]int64{}}
+		h := openBuyer(t, c, enforcer.ResetsWeekly)
+		know := func(when string, want int64) {
+			t.Helper()
+			if out, _, _, known := h.cfg.Wants.Elsewhere("uses"); known != (want > 0) || known && out != want {
+				t.Errorf("%s: other hosts have taken %d, known: %t; want %d", when, out, known, want)
+			}
+		}
+		first := drawLicence(c, enforcer.ResetsWeekly)
+		know("at first", 0)
+		h.wait(50)
+		time.Sleep(time.Minute)
+		know("of 100, 4 of which came here", 96)
+		time.Sleep(9 * time.Minute)
+		know("later", 96)
+		more := drawLicence(other, enforcer.ResetsWeekly)
+		more.License.ID = "L2"
+		h.Set([]Licence{first, more})
+		time.Sleep(time.Second)
+		know("with another licence", 0)
+		time.Sleep(20 * time.Minute)
+		know("of two licences", 96+98)
+		h.Set([]Licence{first})
+		c.change(func() { c.left = 60 })
+		first.License.Meters = map[string]enforcer.MeterTerm{"uses": {Max: 200, Scope: enforcer.ScopeSite,
+			Resets: enforcer.ResetsWeekly}}
+		h.Set([]Licence{first})
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if n, _ := c.took(); n < 50 {
+			t.Errorf("of a raised limit %d were taken at once", n)
+		}
+		know("of a raised limit", 0)
+	})
+}
+
 // An answer that is lost is asked for again by the same token; one that refuses took nothing.
 func TestDrawErrors(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {

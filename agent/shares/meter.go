@@ -3,6 +3,8 @@ package shares
 import (
 	"cmp"
 	"time"
+
+	"github.com/usher-agent/usher/plugin"
 )
 
 // Meter is what is kept of one meter of one licence. What is recorded is what a restarted agent goes on with.
@@ -23,6 +25,8 @@ type Meter struct {
 	notBefore   time.Duration // no call sooner
 	tries       int           // that have failed since one that did not
 	refused     bool          // the upstream gives no draws of it
+	spent       bool          // the upstream has none left
+	others      int64         // of spent: draws that other hosts have taken
 }
 
 // Pending is a call that was made, or was about to be: whether it took anything is not known before it is answered.
@@ -46,6 +50,7 @@ const (
 	window      = 2 * time.Second // the agent keeps ahead what was drawn within that time
 	mostAhead   = 32              // draws, at the most
 	longestOpen = time.Minute     // between calls of which it is not known whether they took anything
+	spentFor    = 2 * refusedWait // that none is left counts: the upstream is asked again before
 )
 
 // roll begins another period, and reports whether there is one. What was taken, or may have been, is over with the old
@@ -59,7 +64,13 @@ func (m *Meter) roll(start time.Time) bool {
 }
 
 // limit sets what the licence grants the whole site; zero: it is no meter of the licence any more.
-func (m *Meter) limit(total int64) { m.total = total }
+// Of a larger one there may be draws at once.
+func (m *Meter) limit(total int64) {
+	if total > m.total {
+		m.most, m.notBefore, m.spent = 0, 0, false
+	}
+	m.total = total
+}
 
 // miss takes note of an acquire of n draws that was denied.
 func (m *Meter) miss(now time.Duration, n int64) {
@@ -147,6 +158,16 @@ func (m *Meter) fades(now time.Duration) time.Duration {
 		return m.missedUntil
 	}
 	return 0
+}
+
+// full takes note that the upstream has too few draws: none where it says what others have, or has not even one more.
+func (m *Meter) full(said *plugin.Elsewhere) {
+	switch {
+	case said != nil:
+		m.spent, m.others = true, said.Out
+	case m.Pending.N == 1:
+		m.spent, m.others = true, max(0, m.total-m.Taken)
+	}
 }
 
 // failed takes note of a call that took nothing, or of which that is not known. It reports whether it may have taken

@@ -24,7 +24,7 @@ type Wants struct {
 // others is where the slots of a pool are that this agent has asked for in vain.
 type others struct {
 	plugin.Elsewhere
-	at time.Time
+	until time.Time // it counts
 }
 
 // NewWants returns Wants that no Keeper listens to yet.
@@ -72,12 +72,13 @@ func (w *Wants) take() map[string]int64 {
 	return out
 }
 
-// elsewhere notes where the slots of a pool are; nil: it is not known, or this agent has what it asked for.
-func (w *Wants) elsewhere(pool string, e *plugin.Elsewhere) {
+// elsewhere notes for a while where the slots of a pool, or the draws of a meter are; nil: it is not known, or this
+// agent has what it asked for.
+func (w *Wants) elsewhere(pool string, e *plugin.Elsewhere, counts time.Duration) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if delete(w.others, pool); e != nil {
-		w.others[pool] = others{*e, time.Now()}
+		w.others[pool] = others{*e, time.Now().Add(counts)}
 	}
 }
 
@@ -87,5 +88,5 @@ func (w *Wants) Elsewhere(pool string) (out, idle int64, rule string, known bool
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	o, ok := w.others[pool]
-	return o.Out, o.Idle, o.Rule, ok && time.Since(o.at) < knownFor
+	return o.Out, o.Idle, o.Rule, ok && time.Now().Before(o.until)
 }
