@@ -46,16 +46,17 @@ var Faults = []Fault{FaultDNS, FaultRefused, FaultSilent, FaultCA, FaultExpired,
 
 // mends are what to do about a fault.
 var mends = map[Fault]string{
-	FaultDNS:        "check the name under fleet.endpoints, and the host's resolver",
-	FaultRefused:    "start that member of etcd, or correct its address under fleet.endpoints",
-	FaultSilent:     "check the members of fleet.endpoints, their disks and the way there",
-	FaultCA:         "name the authority of etcd's certificates under fleet.ca_file",
-	FaultExpired:    "renew the certificate of that member of etcd; check this host's clock, too",
-	FaultName:       "name the member under fleet.endpoints by a name that its certificate has",
-	FaultClientCert: "renew the certificate of fleet.cert_file; etcd's --trusted-ca-file must have its authority",
-	FaultTLS:        "does the member speak TLS there? http:// is for an etcd without",
-	FaultAuth:       "check fleet.user and fleet.password_file",
-	FaultDenied:     "give the user the role that docs/fleet.md has, for the keys of fleet.prefix",
+	FaultDNS:     "check the name under fleet.endpoints, and the host's resolver",
+	FaultRefused: "start that member of etcd, or correct its address under fleet.endpoints",
+	FaultSilent:  "check the members of fleet.endpoints, their disks and the way there",
+	FaultCA:      "name the authority of etcd's certificates under fleet.ca_file",
+	FaultExpired: "renew the certificate of that member of etcd; check this host's clock, too",
+	FaultName:    "name the member under fleet.endpoints by a name that its certificate has",
+	FaultClientCert: "name a certificate of the agent under fleet.cert_file, or renew it; etcd's --trusted-ca-file " +
+		"must have its authority",
+	FaultTLS:    "does the member speak TLS there? http:// is for an etcd without",
+	FaultAuth:   "check fleet.user and fleet.password_file",
+	FaultDenied: "give the user the role that docs/fleet.md has, for the keys of fleet.prefix",
 	FaultNoLeader: "see `etcdctl endpoint status --cluster`: more than half of the members must run and reach " +
 		"each other",
 	FaultNoSpace: "compact etcd with `--physical` and defragment it, then disarm the alarm: `etcdctl alarm disarm`",

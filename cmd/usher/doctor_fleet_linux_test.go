@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http/httptest"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -257,6 +258,18 @@ var fleetFaults = []fault{
 		w.usher(0, "fleet", "drain", "host-1", "--socket", w.socket)
 		w.untilFleet("draining")
 		return w.doctor()
+	}, []string{"warning", "FLEET_DRAINED", "idle slots", "usher fleet drain --undo host-1"}},
+	{"the host drains, and the doctor is given its socket alone", func(w *ward) []string {
+		etcd, _ := w.realEtcd()
+		w.inFleet(etcd, "5s")
+		w.untilFleet("member")
+		w.usher(0, "fleet", "drain", "host-1", "--socket", w.socket)
+		w.untilFleet("draining")
+		return w.doctorAs(func(cmd *exec.Cmd) {
+			cmd.Args = append(slices.DeleteFunc(cmd.Args, func(s string) bool {
+				return s == "--config" || s == w.path("u.yaml")
+			}), "--socket", w.socket)
+		})
 	}, []string{"warning", "FLEET_DRAINED", "idle slots", "usher fleet drain --undo host-1"}},
 	{"a backup of etcd was restored", func(w *ward) []string {
 		etcd, _ := w.realEtcd()

@@ -74,6 +74,12 @@ var licenceFaults = []fault{
 		w.start(cmd)
 		return w.doctor()
 	}, []string{"bad", "LICENSE_UNREADABLE", "a.lic", "chown 61234"}},
+	{"a meter is used up", func(w *ward) []string {
+		w.sign("a.lic", "--bind", w.request(), "--strategy", "any", "--meter", "renders=3")
+		w.run()
+		w.usher(0, "draw", "renders", "3", "--socket", w.socket)
+		return w.doctor()
+	}, []string{"warning", "POOL_FULL", "meter renders", "all 3 draws are drawn", "ask for more draws"}},
 	{"a pool is full", func(w *ward) []string {
 		w.sign("a.lic", "--bind", w.request(), "--strategy", "any")
 		w.run()

@@ -302,6 +302,12 @@ func (e *exam) pools(ctx context.Context) {
 		case shared && *p.Budget == 0:
 			e.warn("POOL_SHARE", name, "slots come from the site server, the fleet or the upstream; is it reachable?",
 				"this agent has no share of the site's %s slots", limit(p.Limit))
+		case shared && p.Kind == "meter":
+			e.ok("meter "+p.Name, "%d of the %d draws are drawn that this agent has taken of the site's %s; it takes "+
+				"more when it is asked for some", p.InUse, *p.Budget, limit(p.Limit))
+		case p.Kind == "meter" && p.Budget != nil && *p.Budget > 0 && p.InUse >= *p.Budget:
+			e.warn("POOL_FULL", "meter "+p.Name, "ask for more draws, or wait until the meter starts again",
+				"all %d draws are drawn", *p.Budget)
 		case p.Budget != nil && *p.Budget > 0 && p.InUse >= *p.Budget:
 			e.warn("POOL_FULL", name, "`usher leases` lists the holders", "all %d slots are in use", *p.Budget)
 		case shared:

@@ -93,7 +93,7 @@ var Codes = []Code{
 	{"RESTART_PENDING", "a changed key waits for a restart"},
 	{"DRAINING", "the agent was told to grant nothing new"},
 	{"POOL_SHARE", "this agent has lost its share of a site's pool"},
-	{"POOL_FULL", "all slots of a pool are in use"},
+	{"POOL_FULL", "all slots of a pool are in use, or all draws of a meter are drawn"},
 	{"DESCRIPTORS_USED", "the agent has used up its open files"},
 	{"NOTIFY_EXHAUSTED", "the kernel has no more watches for the agent's user"},
 	{"SECRET_OPEN", "others can read a secret that the configuration names"},

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/usher-agent/usher/agent"
@@ -49,8 +50,15 @@ func (e *exam) fleet() {
 	}
 	e.from(n, "fleet.endpoints")
 	if len(faults) == 0 {
-		e.ok("fleet", "etcd answers at all %d addresses", all)
+		e.ok("fleet", "etcd answers at %s", addresses(all))
 	}
+}
+
+func addresses(n int) string {
+	if n == 1 {
+		return "its one address"
+	}
+	return fmt.Sprintf("all %d addresses", n)
 }
 
 // slowWrite is how long a write of etcd may take, in seconds: its own warnings begin at a tenth of a second.
@@ -58,12 +66,16 @@ const slowWrite = 0.25
 
 // fleetOf asks the agent how it stands in its fleet.
 func (e *exam) fleetOf() {
-	if e.cfg == nil || len(e.cfg.Fleet.Endpoints) == 0 {
+	looked := e.cfg != nil && e.File != "" // else the agent's configuration may be another
+	if looked && len(e.cfg.Fleet.Endpoints) == 0 {
 		return
 	}
 	ctx, cancel := e.within() // the agent waits for etcd itself
 	defer cancel()
 	f, err := e.client.Fleet(ctx)
+	if !looked && (errors.Is(err, client.ErrFleetUnavailable) || errors.Is(err, client.ErrForbidden)) {
+		return // as far as is known, it is in none
+	}
 	if errors.Is(err, client.ErrForbidden) {
 		err = errors.New("only admins may ask about the fleet")
 	}
