@@ -3,9 +3,9 @@ package fleet
 import (
 	"slices"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/client/wire"
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
@@ -14,7 +14,7 @@ import (
 // Operators read a pool's name as the licence has it, and tell pools of one name apart by product and add-on. What
 // hosts of a rule have is counted under that name, too.
 func TestPoolsAreNamedAsInTheLicence(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		a, way := r.agent("a", new([]byte))
 		r.join(a)
@@ -59,7 +59,7 @@ func TestPoolsAreNamedAsInTheLicence(t *testing.T) {
 // A host without slots of a pool says what limit its own licence has; one that waits for another with its key says
 // nothing of that one's fence.
 func TestReportOfOneself(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		a, _ := r.agent("a", new([]byte))
 		b, _ := r.agent("b", new([]byte))

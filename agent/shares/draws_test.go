@@ -265,7 +265,7 @@ func TestOthersDraw(t *testing.T) {
 // That other hosts have taken all that is left is known until the upstream is asked again, and not where one of two
 // licences has draws left or the limit is raised.
 func TestNoneIsLeftToTake(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		c, other := &seller{left: 4, done: map[string]int64{}}, &seller{left: 2, done: map[string]int64{}}
 		h := openBuyer(t, c, enforcer.ResetsWeekly)
 		know := func(when string, want int64) {
