@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	"github.com/usher-agent/usher/agent/bubble"
 )
 
 // A call that has no answer is sent to another member, and the first answer counts, with when that was sent. A change
@@ -53,7 +55,7 @@ func TestAsk(t *testing.T) {
 		"refused": {members: []said{{1, false, space}, {}}, sent: 1, err: space},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 				defer cancel()
 				var p patience

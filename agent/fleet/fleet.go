@@ -432,19 +432,7 @@ func (f *Fleet) register(ctx context.Context, _ membership) (membership, error) 
 			"keys of this agent changed while it joined: another has its key, or somebody puts it out or tidies up")
 	}
 	me.lease, me.until, me.held = lease, fence(sent, min(ttl, f.cfg.TTL)), fence(sent, me.span)
-	for _, name := range owns.Pools {
-		f.named(name)
-	}
-	f.mu.Lock()
-	f.joined, f.owns = true, owns.Pools
-	past := f.cfg.Now() >= f.until
-	for _, p := range f.pools {
-		if p.known = false; past {
-			p.mod = 0 // others may have taken it over
-		}
-		p.former = nil // one that was seen before may have been in the fleet since, as a copy of this host is
-	}
-	f.mu.Unlock()
+	f.entered(owns.Pools)
 	return me, nil
 }
 
@@ -473,23 +461,6 @@ func (f *Fleet) admitted(res *Result, r record) error {
 	}
 	f.stands("")
 	return nil
-}
-
-// longest returns what has the store know the longest span of any agent, where this agent's is longer. It is the
-// last of what res has got.
-func (f *Fleet) longest(res *Result) ([]Op, error) {
-	most, err := read[longest](res.one(len(res.Got) - 1))
-	if err != nil {
-		return nil, err
-	}
-	f.mu.Lock()
-	own := f.span().Seconds()
-	f.seen.TTL = max(f.seen.TTL, most.TTL, own)
-	f.mu.Unlock()
-	if most.TTL >= own {
-		return nil, nil
-	}
-	return []Op{{Put: f.keys.longest(), Value: text(longest{own})}}, nil
 }
 
 func (f *Fleet) lastSeen() seen {

@@ -3,9 +3,9 @@ package fleet
 import (
 	"context"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/plugin"
 )
 
@@ -40,7 +40,7 @@ func (r *rig) stuck(way *hooked) (goesOn func() (done bool)) {
 // change from before that does nothing any more.
 func TestChangeThatComesLate(t *testing.T) {
 	t.Run("read since", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			r := newRig(t)
 			a, way := r.agent("a", new([]byte))
 			r.join(a)
@@ -61,7 +61,7 @@ func TestChangeThatComesLate(t *testing.T) {
 		})
 	})
 	t.Run("written since", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			r := newRig(t)
 			a, way := r.agent("a", new([]byte))
 			r.join(a)
@@ -84,7 +84,7 @@ func TestChangeThatComesLate(t *testing.T) {
 		})
 	})
 	t.Run("more", func(t *testing.T) {
-		synctest.Test(t, func(t *testing.T) {
+		bubble.Test(t, func(t *testing.T) {
 			r := newRig(t)
 			a, way := r.agent("a", new([]byte))
 			r.join(a)

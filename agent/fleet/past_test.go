@@ -5,16 +5,16 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
+	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/plugin"
 )
 
 // The member that joined first deletes what was drawn in periods that are long past, however many agents drew; not that
 // of a meter that has no later one, that never resets, or of whose period the licence's time alone says so.
 func TestLongPastPeriods(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		a, _ := r.agent("a", new([]byte))
 		r.join(a)
@@ -51,7 +51,7 @@ func TestLongPastPeriods(t *testing.T) {
 
 // Nothing is drawn any more in a period of which the draws may have been deleted.
 func TestNoDrawInTheLongPast(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)
 		a, _ := r.agent("a", new([]byte))
 		r.join(a)
