@@ -97,6 +97,9 @@ func (o *opening) openFleet(c *shares.Config) error {
 // configuration.
 func DialFleet(c *config.Config) (*fleet.Etcd, error) { return fleetWay(c).Dial() }
 
+// FleetIsSecure reports whether any address of the etcd that a configuration names is one of TLS.
+func FleetIsSecure(c *config.Config) bool { return fleetWay(c).Secure() }
+
 // fleetWay returns the way to the etcd that a configuration names.
 func fleetWay(c *config.Config) *fleetway.Way {
 	f := c.Fleet

@@ -77,7 +77,8 @@ func (f front) orders(ctx context.Context, by enforcer.Caller, kind string, with
 		fault, reason := fleet.FaultOf(err)
 		hint := fault.Mend()
 		if fault == fleet.FaultDenied {
-			hint = "this agent's user of etcd may not do that; `usher fleet … --etcd-user` uses an operator's own"
+			hint = "this agent's user of etcd may not do that; `usher fleet … --etcd-user`, or --etcd-cert, uses an " +
+				"operator's own"
 		}
 		return out, &enforcer.Denial{Code: api.FleetUnavailable, Detail: reason, Hint: hint}
 	}

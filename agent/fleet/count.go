@@ -6,6 +6,8 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/usher-agent/usher/client/wire"
 )
 
 // Kind says what a call to the store is for.
@@ -128,4 +130,12 @@ func (c counted) Left(ctx context.Context, l Lease) (left, made time.Duration, e
 		return s.Left(ctx, l)
 	}
 	return 0, 0, errors.ErrUnsupported
+}
+
+// Sizes is [Etcd.Sizes], where the store has it.
+func (c counted) Sizes(ctx context.Context) []wire.FleetSize {
+	if s, ok := c.Store.(sized); ok {
+		return s.Sizes(ctx)
+	}
+	return nil
 }

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/usher-agent/usher/client/wire"
 )
 
 // diagnoseWithin bounds how long the members of the store are looked at.
@@ -109,12 +111,43 @@ func (e *Etcd) member(ctx context.Context, endpoint string) (Fault, string) {
 		return FaultSilent, "it takes the connection, and does not answer"
 	case err != nil:
 		return FaultOf(err)
-	case slices.ContainsFunc(is.Errors, func(text string) bool { return strings.Contains(text, "NOSPACE") }):
+	case outOfQuota(is):
 		return FaultNoSpace, "it is out of quota (NOSPACE), and takes no writes"
 	case is.Leader == 0:
 		return FaultNoLeader, "it knows no leader: it does not reach more than half of the members"
 	}
 	return "", ""
+}
+
+func outOfQuota(is *clientv3.StatusResponse) bool {
+	return slices.ContainsFunc(is.Errors, func(text string) bool { return strings.Contains(text, "NOSPACE") })
+}
+
+// sizesWithin bounds how long members are asked for their sizes.
+const sizesWithin = time.Second
+
+// Sizes returns how full each member is that answers soon, in the order of the configuration.
+func (e *Etcd) Sizes(ctx context.Context) (out []wire.FleetSize) {
+	ctx, cancel := context.WithTimeout(ctx, sizesWithin)
+	defer cancel()
+	endpoints := e.config.Load().Endpoints
+	found := make([]*clientv3.StatusResponse, len(endpoints))
+	var all sync.WaitGroup
+	for i, at := range endpoints {
+		all.Go(func() {
+			if c, err := e.connected(ctx); err == nil {
+				found[i], _ = c.Status(counting(ctx), at)
+			}
+		})
+	}
+	all.Wait()
+	for i, is := range found {
+		if is != nil {
+			out = append(out, wire.FleetSize{Endpoint: endpoints[i], Bytes: is.DbSize, QuotaBytes: is.DbSizeQuota,
+				NoSpace: outOfQuota(is)})
+		}
+	}
+	return out
 }
 
 // errUnchecked is the error of a member that answers, and cannot check a password.

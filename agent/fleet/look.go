@@ -51,10 +51,17 @@ func (o *Operator) Look(ctx context.Context, ask bool) (wire.Fleet, error) {
 	if err != nil {
 		return wire.Fleet{}, err
 	}
+	var sizes sync.WaitGroup
+	sizes.Go(func() {
+		if store, ok := o.Store.(sized); ok {
+			p.Sizes = store.Sizes(ctx)
+		}
+	})
 	o.fences(ctx, p)
 	if ask {
 		o.ask(ctx, p)
 	}
+	sizes.Wait()
 	return p.Fleet, nil
 }
 
@@ -203,6 +210,11 @@ func (p *picture) has(id string) bool {
 // lefts is a store that says for how long a lease lives on, of how long.
 type lefts interface {
 	Left(context.Context, Lease) (left, made time.Duration, err error)
+}
+
+// sized is a store that says how full its members are.
+type sized interface {
+	Sizes(context.Context) []wire.FleetSize
 }
 
 // fences adds how long each agent may use its blocks, as far as the store says it in time.

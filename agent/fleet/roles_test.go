@@ -27,7 +27,7 @@ func etcdctl(t *testing.T, address, user string, args ...string) {
 		t.Skip("there is no etcdctl (apt-get install etcd-client)")
 	}
 	cmd := exec.Command(args[0], args[1:]...)
-	cmd.Env = append(os.Environ(), "ETCDCTL_API=3", "ETCDCTL_ENDPOINTS="+address)
+	cmd.Env = append(os.Environ(), "ETCDCTL_ENDPOINTS="+address)
 	if user != "" {
 		cmd.Env = append(cmd.Env, "ETCDCTL_USER="+user)
 	}
@@ -71,7 +71,8 @@ func TestRoles(t *testing.T) {
 		t.Error(err)
 	}
 	agent := &Operator{Store: store, Prefix: "/usher/", Now: since(), Time: time.Now}
-	if f, err := agent.Look(t.Context(), false); err != nil || len(f.Agents) != 1 || f.Agents[0].FenceSeconds == nil {
+	if f, err := agent.Look(t.Context(), false); err != nil || len(f.Agents) != 1 ||
+		f.Agents[0].FenceSeconds == nil || len(f.Sizes) != 1 || f.Sizes[0].Bytes == 0 || f.Sizes[0].NoSpace {
 		t.Errorf("an agent sees %+v, %v", f, err)
 	}
 	if _, err := agent.Evict(t.Context(), "me", 0); !errors.Is(err, rpctypes.ErrPermissionDenied) {

@@ -19,11 +19,21 @@ type Fleet struct {
 	AgeSeconds *float64 `json:"age_seconds,omitempty"`
 	Error      string   `json:"error,omitempty"` // why it was not read now
 	// Store are the faults of the store's members.
-	Store      []FleetFault `json:"store,omitempty"`
+	Store []FleetFault `json:"store,omitempty"`
+	// Sizes are those of the databases of the store's members that answered.
+	Sizes      []FleetSize  `json:"sizes,omitempty"`
 	Quarantine string       `json:"quarantine,omitempty"` // why nobody gets more slots for a moment
 	Agents     []FleetAgent `json:"agents"`
 	Pools      []FleetPool  `json:"pools"`
 	Truncated  bool         `json:"truncated,omitempty"` // there are more agents or blocks than are read
+}
+
+// FleetSize is how full one member of a fleet's store is.
+type FleetSize struct {
+	Endpoint   string `json:"endpoint"`
+	Bytes      int64  `json:"bytes"`                 // of its database
+	QuotaBytes int64  `json:"quota_bytes,omitempty"` // 0: it does not tell
+	NoSpace    bool   `json:"no_space,omitempty"`    // it takes no writes
 }
 
 // FleetFault is what is wrong with one member of a fleet's store.

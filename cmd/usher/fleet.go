@@ -25,6 +25,8 @@ type fleetWay struct {
 	src  source
 	user string
 	file string
+	cert string
+	key  string
 }
 
 func (c *cli) fleetCommand() *cobra.Command {
@@ -33,18 +35,21 @@ func (c *cli) fleetCommand() *cobra.Command {
 		Long: `Look at the fleet: the hosts that share a site's pools through etcd. Admins only.
 
 The agent does what is asked, with its own user of etcd. Where that may not put others out, --etcd-user and
---etcd-password-file name an operator's user: then the command goes to the etcd of the configuration itself, and
-needs no running agent.`}
+--etcd-password-file name an operator's user, or --etcd-cert and --etcd-key an operator's client certificate, whose
+common name is the user. Then the command goes to the etcd of the configuration itself, and needs no running agent.`}
 	cmd.AddCommand(way.statusCommand(), way.drainCommand(), way.evictCommand(), way.rulesCommand())
 	f := cmd.PersistentFlags()
 	f.StringVar(&way.user, "etcd-user", "", "go to etcd itself, as this user")
 	f.StringVar(&way.file, "etcd-password-file", "", "the file with that user's password")
-	f.StringVar(&way.src.file, "config", "", "with --etcd-user, and for rules: the configuration file that names etcd")
+	f.StringVar(&way.cert, "etcd-cert", "", "go to etcd itself, with this client certificate (PEM)")
+	f.StringVar(&way.key, "etcd-key", "", "the file with the private key of --etcd-cert")
+	f.StringVar(&way.src.file, "config", "",
+		"with --etcd-user or --etcd-cert, and for rules: the configuration file that names etcd")
 	return cmd
 }
 
 // itself reports whether the command goes to etcd itself.
-func (w *fleetWay) itself() bool { return w.user != "" }
+func (w *fleetWay) itself() bool { return w.user != "" || w.cert != "" || w.key != "" }
 
 // operator returns what asks etcd itself; nil: the agent is asked.
 func (w *fleetWay) operator() (*fleet.Operator, func(), error) {
@@ -59,8 +64,11 @@ func (w *fleetWay) operator() (*fleet.Operator, func(), error) {
 
 // direct returns what asks etcd itself, as the user that was named, or else as that of the configuration.
 func (w *fleetWay) direct() (*fleet.Operator, func(), error) {
-	if (w.user == "") != (w.file == "") {
+	switch {
+	case (w.user == "") != (w.file == ""):
 		return nil, nil, usage("--etcd-user and --etcd-password-file go together")
+	case (w.cert == "") != (w.key == ""):
+		return nil, nil, usage("--etcd-cert and --etcd-key go together")
 	}
 	cfg, err := w.src.load(w.c)
 	if err != nil {
@@ -70,8 +78,14 @@ func (w *fleetWay) direct() (*fleet.Operator, func(), error) {
 		return nil, nil, fail(exitConfig, "docs/fleet.md says how a fleet is set up",
 			"the configuration names no fleet")
 	}
-	if w.user != "" {
+	if w.itself() { // else the agent's own user, in the place of the certificate's
 		cfg.Fleet.User, cfg.Fleet.PasswordFile = w.user, w.file
+	}
+	if w.cert != "" {
+		if cfg.Fleet.CertFile, cfg.Fleet.KeyFile = w.cert, w.key; !agent.FleetIsSecure(cfg) {
+			return nil, nil, usage("--etcd-cert is for an etcd with TLS, and no address of fleet.endpoints begins " +
+				"with https://")
+		}
 	}
 	store, err := agent.DialFleet(cfg)
 	if err != nil {

@@ -24,6 +24,9 @@ func (c *cli) printFleet(f *wire.Fleet) error {
 	for _, m := range f.Store {
 		fprintf(c.out, "  %s (%s): %s\n", m.Endpoint, m.Fault, sentence(m.Reason, m.Hint))
 	}
+	for _, m := range f.Sizes {
+		fprintf(c.out, "  %s: %s\n", m.Endpoint, sizeText(m))
+	}
 	switch {
 	case f.Current:
 	case f.AgeSeconds == nil:
@@ -92,6 +95,22 @@ func slotsText(n int64) string {
 		return "1 slot"
 	}
 	return fmt.Sprintf("%d slots", n)
+}
+
+// sizeText says how full a member of etcd is.
+func sizeText(m wire.FleetSize) string {
+	const kib, mib = 1 << 10, 1 << 20
+	text := fmt.Sprintf("its database has %d KiB", m.Bytes/kib)
+	if m.Bytes >= mib {
+		text = fmt.Sprintf("its database has %.1f MiB", float64(m.Bytes)/mib)
+	}
+	if m.QuotaBytes > 0 {
+		text += fmt.Sprintf(" of %.0f MiB, %d %% of its quota", float64(m.QuotaBytes)/mib, 100*m.Bytes/m.QuotaBytes)
+	}
+	if m.NoSpace {
+		text += "; it is out of quota (NOSPACE), and takes no writes"
+	}
+	return text
 }
 
 func sentence(reason, hint string) string {

@@ -1,13 +1,13 @@
 #!/bin/sh
 # Makes the roles of etcd for a fleet: fleet-agent can do what an agent's work needs, fleet-operator can look at the
 # fleet, drain a host and put one out. Run it as a user of etcd that may make roles, before or after authentication is
-# turned on; etcdctl takes its addresses and credentials from the ETCDCTL_… variables. Again does no harm.
+# turned on; etcdctl, 3.4 or later, takes its addresses and credentials from the ETCDCTL_… variables. Again does no
+# harm.
 #
 #   roles.sh [PREFIX]      PREFIX is fleet.prefix, /usher/ by default
 #
 # docs/fleet.md says who gets which role.
 set -eu
-export ETCDCTL_API=3
 prefix=${1:-/usher/}
 
 role() { etcdctl role get "$1" >/dev/null 2>&1 || etcdctl role add "$1" >/dev/null; }
