@@ -99,7 +99,8 @@ func TestOpenAPIShapes(t *testing.T) {
 		wire.DrainRequest{}, wire.Drain{}, wire.Keys{}, wire.Key{}, wire.Verdict{}, wire.Problem{}, wire.HeldBy{},
 		wire.Usage{}, wire.UsersDay{}, wire.PoolUsers{}, wire.UserUsage{}, wire.UsageHour{}, wire.PoolUsage{},
 		wire.UsageGap{}, wire.UsageMissing{},
-		wire.Fleet{}, wire.FleetFault{}, wire.FleetSize{}, wire.FleetAgent{}, wire.FleetOrder{}, wire.FleetPool{}, wire.FleetShare{},
+		wire.Fleet{}, wire.FleetFault{}, wire.FleetSize{},
+		wire.FleetAgent{}, wire.FleetOrder{}, wire.FleetPool{}, wire.FleetShare{},
 		wire.FleetDone{}, wire.FleetEviction{}}
 	seen := map[string]bool{}
 	for _, s := range shapes {

@@ -68,8 +68,9 @@ var flagKinds = map[string]string{
 var texts = strings.Fields(`socket instance data config as license log-format log-level ops-listen product state-dir
 	client-token label pool product-version reason dir key request fingerprint host-fingerprint key-file trust name out
 	alg listen metrics-listen public runtime-dir signer tls-cert tls-key host note ledger armour bind strategy kid id
-	issuer owner etcd-user etcd-password-file etcd-cert etcd-key from pools cgroup exe group pod user nonce agent-key vendor-key
-	fleet-ca fleet-cert fleet-endpoint fleet-key fleet-name fleet-password-file fleet-prefix fleet-user fleet-label by`)
+	issuer owner etcd-user etcd-password-file etcd-cert etcd-key from pools cgroup exe group pod user nonce
+	agent-key vendor-key fleet-ca fleet-cert fleet-endpoint fleet-key fleet-name fleet-password-file fleet-prefix
+	fleet-user fleet-label by`)
 
 // with are what a command needs beside the flag that is tried.
 var with = map[string][]string{"acquire": {"--pool", "p"}, "run": {"--pool", "p"},
