@@ -226,15 +226,24 @@ func (k *checker) fleet() {
 		}
 		return
 	}
+	var plain, secure string
 	for _, at := range f.Endpoints {
 		a, err := url.Parse(at)
-		if err != nil || a.Host == "" || a.Scheme != "https" && a.Scheme != "http" || a.User != nil ||
-			a.RawQuery != "" ||
-			strings.Trim(a.Path, "/") != "" {
+		if !isServer(at) || strings.Trim(a.Path, "/") != "" || err != nil || !strings.HasPrefix(at, a.Scheme) {
 			k.bad("fleet.endpoints",
 				"fleet.endpoints has %q, and needs addresses such as https://etcd-1.example.com:2379",
 				clip(at))
+			continue
 		}
+		if a.Scheme == "https" {
+			secure = at
+		} else {
+			plain = at
+		}
+	}
+	if plain != "" && secure != "" { // the way to all of them would be as that to the first
+		k.bad("fleet.endpoints", "fleet.endpoints has %q and %q, and all members of etcd must speak TLS, or none",
+			clip(plain), clip(secure))
 	}
 	if !strings.HasPrefix(f.Prefix, "/") || !strings.HasSuffix(f.Prefix, "/") || len(f.Prefix) > 128 {
 		k.bad("fleet.prefix", "fleet.prefix is %q, and must begin and end with a /, such as /usher/", clip(f.Prefix))
@@ -266,8 +275,15 @@ func (k *checker) fleet() {
 // isServer reports whether a text is an address of a server.
 func isServer(at string) bool {
 	a, err := url.Parse(at)
-	return err == nil && a.Host != "" && (a.Scheme == "https" || a.Scheme == "http") && a.User == nil &&
-		a.RawQuery == ""
+	if err != nil || a.Hostname() == "" {
+		return false
+	}
+	if port := a.Port(); port != "" {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+			return false
+		}
+	}
+	return (a.Scheme == "https" || a.Scheme == "http") && a.User == nil && a.RawQuery == ""
 }
 
 func (k *checker) rest() {

@@ -1,0 +1,28 @@
+package config
+
+import (
+	"strings"
+	"testing"
+)
+
+// Addresses of etcd that could only fail later, or for another reason, are refused with the configuration.
+func TestFleetEndpoints(t *testing.T) {
+	t.Parallel()
+	for endpoints, want := range map[string]string{
+		"[https://etcd-1:2379, 'https://[::1]:2379/', https://etcd-3]": "",
+		"[http://127.0.0.1:2379]":                                      "",
+		"[https://etcd-1:99999]":                                       "needs addresses such as",
+		"[https://etcd-1:0]":                                           "needs addresses such as",
+		"['https://:2379']":                                            "needs addresses such as",
+		"[HTTPS://etcd-1:2379]":                                        "needs addresses such as",
+		"['unix:///run/etcd.sock']":                                    "needs addresses such as",
+		"[https://etcd-1:2379, http://etcd-2:2379]":                    "must speak TLS, or none",
+		"[http://etcd-1:2379, https://etcd-2:2379]":                    "must speak TLS, or none",
+	} {
+		yaml := "product: acme\nfleet: {endpoints: " + endpoints + "}\n"
+		_, err := Load(Source{File: "usher.yaml", Data: []byte(yaml)})
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v, want %q", endpoints, err, want)
+		}
+	}
+}
