@@ -41,7 +41,8 @@ demo: build ## the whole story in a temporary folder; DEMO=--exit ends at once
 	@$(BIN)/$(NAME) demo $(DEMO)
 
 .PHONY: demo-fleet
-demo-fleet: build packages ## a fleet on this host: an etcd and three agents, of which one dies and one is cut off
+demo-fleet: build ## a fleet on this host: an etcd and three agents, of which one dies and one is cut off
+	@command -v etcd > /dev/null || .ci/debian etcd-server
 	@configs/etcd/demo.sh $(BIN)/$(NAME)
 
 .PHONY: build

@@ -11,15 +11,18 @@ unset USHER_SOCKET USHER_CONFIG USHER_INSTANCE
 
 dir=$(mktemp -d /tmp/usher-fleet-XXXXXX)
 started=()
+interrupted=
 finish() {
   code=$?
+  trap '' INT TERM HUP
+  set +e # the terminal may be gone; the folder goes nevertheless
   for pid in "${started[@]}"; do kill -CONT "$pid" 2>/dev/null || true; kill -KILL "$pid" 2>/dev/null || true; done
-  [ $code = 0 ] || { echo "what was promised was not seen; the logs:"; tail -n 5 "$dir"/*.log; }
+  [ $code = 0 ] || [ "$interrupted" ] || { echo "what was promised was not seen; the logs:"; tail -n 5 "$dir"/*.log; }
   wait 2>/dev/null || true
   rm -rf "$dir"
 }
 trap finish EXIT
-trap 'exit 1' INT TERM
+trap 'interrupted=yes; exit 130' INT TERM HUP
 
 step() { printf '\n\033[1m%s\033[0m\n' "$*"; }
 port() { # one at which nobody listens
