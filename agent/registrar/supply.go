@@ -242,6 +242,9 @@ func (b *broker) share(s *supply) {
 	b.demand(s)
 	lacks := func(x *portion) bool { return x.has < x.need() }
 	if !slices.ContainsFunc(s.portions, lacks) {
+		for _, x := range s.portions {
+			b.pools.Hold(x.license, s.pool, -1)
+		}
 		if s.given() != s.has {
 			b.settle(s)
 		}
@@ -250,6 +253,11 @@ func (b *broker) share(s *supply) {
 	s.fair()
 	freed := false
 	for _, x := range s.portions {
+		most := int64(-1)
+		if x.has > x.fair {
+			most = x.fair
+		}
+		b.pools.Hold(x.license, s.pool, most)
 		if was := x.has; was > x.fair {
 			x.has = b.pools.Lower(x.license, s.pool, x.fair)
 			freed = freed || x.has < was

@@ -62,6 +62,7 @@ type blocks struct {
 	// which agent has them.
 	settling time.Duration
 	stocks   map[share]stock // of a broker; nil: this server has all that licences grant
+	most     map[share]int64 // of a broker: see [Blocks.Hold]
 	rules    enforcer.SiteRules
 }
 
@@ -118,8 +119,17 @@ func (b *blocks) inTheWay(s share, but string, n int64, total enforcer.Limit, no
 	return ids
 }
 
+// unheld returns how many slots of a pool agents may get, of at most total.
+func (b *blocks) unheld(s share, total enforcer.Limit) enforcer.Limit {
+	if most, held := b.most[s]; held {
+		return total.Min(enforcer.Limit(most))
+	}
+	return total
+}
+
 // room returns how many slots of a pool are free beside those of one block, of at most total, whatever rules say.
 func (b *blocks) room(s share, but string, total enforcer.Limit, now time.Duration) int64 {
+	total = b.unheld(s, total)
 	if total == enforcer.Unlimited {
 		return enforcer.MaxN
 	}

@@ -218,6 +218,32 @@ func (p *Blocks) Lower(license, pool string, n int64) int64 {
 	return n
 }
 
+// Hold keeps what agents of a licence give back of a pool from its other agents while they have most slots or more: it
+// is promised to agents of another licence. What agents have stays theirs. Less than zero: nothing is kept back.
+func (p *Blocks) Hold(license, pool string, most int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := share{license, pool}
+	was, held := p.blocks.most[s]
+	switch {
+	case most < 0 && held:
+		delete(p.blocks.most, s)
+		p.tell(license)
+	case most >= 0 && (!held || was != most):
+		if p.blocks.most == nil {
+			p.blocks.most = map[share]int64{}
+		}
+		p.blocks.most[s] = most
+	}
+}
+
+// freed tells the broker that agents have given slots back that others may wait for. p.mu is held.
+func (p *Blocks) freed(s share) {
+	if _, held := p.blocks.most[s]; held {
+		p.lacking()
+	}
+}
+
 // Want says that the rest of the fleet wants n slots of a pool: agents with idle ones are told.
 func (p *Blocks) Want(license, pool string, n int64) {
 	p.mu.Lock()

@@ -180,6 +180,7 @@ func (p *Blocks) decide(agent string, l *enforcer.License, r *online.BlockReques
 		return nil, nil, err
 	}
 	s := share{x.License, x.Pool}
+	p.freed(s)
 	reply := &online.BlockReply{ID: x.ID, Pool: x.Pool, Slots: x.size(), Seconds: a.seconds(),
 		Wanted: p.blocks.wanted(s, agent, a.now)}
 	if a.Slots > reply.Slots {
@@ -214,6 +215,7 @@ func (p *Blocks) Return(agent string, r *online.BlockRequest) (*online.Refusal, 
 	license := ""
 	if x := p.blocks.by[r.ID]; x != nil {
 		license = x.License
+		defer p.freed(share{x.License, x.Pool})
 	}
 	defer p.tell(license)
 	return nil, p.keep(p.blocks.giveBack(agent, r.ID))

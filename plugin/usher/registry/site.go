@@ -227,7 +227,7 @@ func (b *blocks) roomFor(s share, but string, labels map[string]string, total en
 	}
 	c := classesOf(rules)
 	u := b.use(c, s, but, now)
-	return rules.Room(total, &u, c.of(labels))
+	return rules.Room(b.unheld(s, total), &u, c.of(labels))
 }
 
 // letting returns how many slots rules let an agent have that waits.
