@@ -197,8 +197,8 @@ func (b *blocks) checkOut(a *ask) (*Block, change, *online.Refusal) {
 		}
 	}
 	room, rule := b.roomFor(s, "", a.labels, total, a.now)
-	n := min(a.Slots, room)
-	b.miss(s, a, n)
+	n := min(a.Slots, max(0, room-b.toldOthers(s, a.agent, a.now)))
+	b.miss(s, a, n, n > 0)
 	least := a.AtLeast
 	if least == 0 {
 		least = a.Slots
@@ -266,8 +266,8 @@ func (b *blocks) extend(a *ask) (*Block, change, *online.Refusal) {
 		}
 	}
 	if size := x.size(); a.Slots > size {
-		x.resize(max(size, min(a.Slots, room, enforcer.MaxN)))
-		b.miss(s, a, x.size())
+		x.resize(max(size, min(a.Slots, room-b.toldOthers(s, a.agent, a.now), enforcer.MaxN)))
+		b.miss(s, a, x.size(), x.size() > size)
 	} else if a.Slots > 0 && a.Slots < was.size() {
 		b.returned(s, a.agent, was.size()-a.Slots)
 	}

@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/usher-agent/usher/plugin/usher/online"
 	"github.com/usher-agent/usher/plugin/usher/registry"
 )
 
@@ -42,5 +43,53 @@ func TestHeldSlots(t *testing.T) {
 	b.Hold("L1", "seats", -1)
 	if other, err = two.extend(other.ID, 7); err != nil || other.Slots != 7 {
 		t.Errorf("of ten slots seven are free again: %+v, %v", other, err)
+	}
+}
+
+// Slots that come free are for who waits for longest, and was told of them: another that asks a moment sooner does not
+// get them. Who has got some goes to the end.
+func TestWhoWaitsForLongest(t *testing.T) {
+	o := openOffice(t, nil)
+	doc := o.seats("L1", 4, nil)
+	o.serve(t)
+	b, err := o.ServeBroker(registry.Broker{Name: "one", Lacking: func() {}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Stock("L1", "seats", 4, 4, time.Hour)
+	one, two, three := o.host(doc), o.host(doc), o.host(doc)
+	got, err := one.checkOut(4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range []*host{two, three} {
+		if _, err := h.checkOut(2); err == nil {
+			t.Fatal("more than there is")
+		}
+		o.pass(time.Second)
+	}
+	told := func(h *host) int64 {
+		news, _ := b.Watch(t.Context(), thumbprint(h), "L1", &online.WatchRequest{})
+		return news["seats"].Free
+	}
+	if got, err = one.extend(got.ID, 3); err != nil {
+		t.Fatal(err)
+	}
+	if n := told(two); n != 1 {
+		t.Fatalf("who waits for longest was told of %d slots", n)
+	}
+	if _, err := three.checkOut(2); err == nil {
+		t.Error("another gets what it was told of")
+	}
+	other, err := two.checkOut(2)
+	if err != nil || other.Slots != 1 {
+		t.Errorf("who was told of a slot has %+v, %v", other, err)
+	}
+	o.pass(time.Second)
+	if _, err = one.extend(got.ID, 2); err != nil {
+		t.Fatal(err)
+	}
+	if n := told(three); n != 1 {
+		t.Errorf("who has got nothing yet was told of %d slots", n)
 	}
 }

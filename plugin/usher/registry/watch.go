@@ -56,7 +56,8 @@ func newCalls() calls {
 }
 
 // miss notes how many of the slots that an agent needs it has not got; got is how many it has of those it asked for.
-func (c *calls) miss(s share, a *ask, got int64) {
+// With some of them it goes to the end of those that wait.
+func (c *calls) miss(s share, a *ask, got int64, some bool) {
 	was := c.missing[s][a.agent]
 	delete(c.missing[s], a.agent)
 	if slots := a.Slots - max(0, a.Ahead) - got; slots > 0 {
@@ -64,12 +65,22 @@ func (c *calls) miss(s share, a *ask, got int64) {
 			c.missing[s] = map[string]want{}
 		}
 		w := want{count: count{slots, a.now + a.ttl/2}, since: a.now, labels: a.labels}
-		if was.until > a.now {
+		if was.until > a.now && !some {
 			w.since = was.since
 		}
 		c.missing[s][a.agent] = w
 	}
 	delete(c.idle[s], a.agent) // it asks for more: what it said before is old
+}
+
+// toldOthers returns how many free slots others than an agent were told of a moment ago: they come first.
+func (c *calls) toldOthers(s share, agent string, now time.Duration) (n int64) {
+	for who, w := range c.missing[s] {
+		if who != agent && w.told.until > now {
+			n += w.told.slots
+		}
+	}
+	return n
 }
 
 // returned notes that an agent gives n slots back.
