@@ -43,6 +43,27 @@ func (h *house) untilKept(n int) {
 	}
 }
 
+// keepsFour looks that the event log has four lines of so many denials of each of two kinds.
+func (h *house) keepsFour(users string, each int64) {
+	h.t.Helper()
+	kept := map[string]int64{}
+	lines := h.keptDenials()
+	for _, e := range lines {
+		n, err := strconv.ParseInt(e.Fields["count"], 10, 64)
+		if err != nil {
+			h.t.Error(err)
+		}
+		kept[e.Code] += n
+		if (e.Actor != "") != (users == "plain") || e.Code == "no_slots" && e.Subject != "streams" ||
+			e.Detail == "" {
+			h.t.Errorf("a line of the log is %+v", e)
+		}
+	}
+	if kept["no_slots"] != each || kept["pool_unknown"] != each || len(lines) != 4 {
+		h.t.Errorf("the log has %v in %d lines: %+v", kept, len(lines), lines)
+	}
+}
+
 // A caller that is denied in a loop is told of, with the pool, the code, the reason and the number of times, to those
 // who listen and in the event log, and floods neither.
 func TestDenialsAreEvents(t *testing.T) {
@@ -109,22 +130,7 @@ func TestDenialsAreEvents(t *testing.T) {
 				t.Errorf("%d denials are told as %v in %d events", flood+2, told, events)
 			}
 			h.stop() // what is gathered is written
-			kept := map[string]int64{}
-			lines := h.keptDenials()
-			for _, e := range lines {
-				n, err := strconv.ParseInt(e.Fields["count"], 10, 64)
-				if err != nil {
-					t.Error(err)
-				}
-				kept[e.Code] += n
-				if (e.Actor != "") != (users == "plain") || e.Code == "no_slots" && e.Subject != "streams" ||
-					e.Detail == "" {
-					t.Errorf("a line of the log is %+v", e)
-				}
-			}
-			if kept["no_slots"] != flood/2+1 || kept["pool_unknown"] != flood/2+1 || len(lines) != 4 {
-				t.Errorf("the log has %v in %d lines: %+v", kept, len(lines), lines)
-			}
+			h.keepsFour(users, flood/2+1)
 		})
 	}
 }
