@@ -164,9 +164,7 @@ func (c *Claims) checkLists() error {
 	count := func(claim, name string, maximum *int64, overage int64, scope string) error {
 		switch {
 		case !NameRule.MatchString(name):
-			return fmt.Errorf(
-				"claim %q: the name %q has characters other than letters, digits and . _ : / -, or more than 64", claim,
-				plugin.Short(name))
+			return badName(claim, name)
 		case maximum != nil && (*maximum < 0 || *maximum > maxCount):
 			return fmt.Errorf("claim %q: max of %s is %d, and must lie between 0 and %d; null is unlimited", claim,
 				name, *maximum, maxCount)
@@ -199,12 +197,15 @@ func (c *Claims) checkLists() error {
 	}
 	for _, name := range slices.Sorted(maps.Keys(c.Features)) {
 		if !NameRule.MatchString(name) {
-			return fmt.Errorf(
-				"claim %q: the name %q has characters other than letters, digits and . _ : / -, or more than 64",
-				"features", plugin.Short(name))
+			return badName("features", name)
 		}
 	}
 	return c.checkBindings()
+}
+
+func badName(claim, name string) error {
+	return fmt.Errorf("claim %q: the name %q must begin with A-Z, a-z or 0-9, and have only these and . _ : / -, 64 "+
+		"at most", claim, plugin.Short(name))
 }
 
 // checkBindings checks hosts and keys.
