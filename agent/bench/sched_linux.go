@@ -49,6 +49,32 @@ func cpuTime(pids ...int) (all time.Duration, err error) {
 	return all, nil
 }
 
+// processors returns how much of the processors' time this machine has needed since it started, and how much of that it
+// did not get, because its host gave it to others, in the kernel's ticks; 0: it is not known.
+func processors() (needed, stolen int64) {
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, 0
+	}
+	return ticks(string(b))
+}
+
+// ticks is processors of the text of /proc/stat. Its first line is "cpu", and then user, nice, system, idle, iowait,
+// irq, softirq, steal, guest and guest_nice (proc_stat(5)). Guests are in user and nice already.
+func ticks(stat string) (needed, stolen int64) {
+	line, _, _ := strings.Cut(stat, "\n")
+	for i, text := range strings.Fields(line) {
+		n, err := strconv.ParseInt(text, 10, 64)
+		if err != nil || i > 8 || i == 4 || i == 5 {
+			continue
+		}
+		if needed += n; i == 8 {
+			stolen = n
+		}
+	}
+	return needed, stolen
+}
+
 // pin has all threads of a process run on the one processor that the run pins to, until undo. A thread that a pinned
 // one makes is pinned, too.
 func pin(pid int) (undo func(), err error) {

@@ -89,3 +89,14 @@ func TestWriterYields(t *testing.T) {
 	}
 	t.Error("no thread of the writer yields to others")
 }
+
+// What a host gives to others is a part of what this machine has needed; what was idle is not.
+func TestTicks(t *testing.T) {
+	needed, stolen := ticks("cpu  100 20 30 4000 500 6 7 80 90 10\ncpu0 1 1 1 1 1 1 1 1 0 0\n")
+	if needed != 243 || stolen != 80 {
+		t.Errorf("needed %d, stolen %d; want 243, 80", needed, stolen)
+	}
+	if needed, stolen := processors(); needed <= 0 || stolen < 0 || stolen > needed {
+		t.Errorf("the machine has needed %d ticks, and did not get %d", needed, stolen)
+	}
+}

@@ -8,6 +8,8 @@ const hasCPUTime = false
 
 func cpuTime(...int) (time.Duration, error) { return 0, nil }
 
+func processors() (needed, stolen int64) { return 0, 0 }
+
 func pin(int) (func(), error) { return func() {}, nil }
 
 func yieldToAll() error { return nil }

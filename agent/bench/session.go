@@ -273,5 +273,5 @@ func (s *suite) beCanned(ctx context.Context, what, role, other string) error {
 		defer end(canned)
 		d.servers[i] = canned.Process.Pid
 	}
-	return s.three(ctx, what, other, 6, d, [3]goal{})
+	return s.three(ctx, what, other, 4, d, [3]goal{})
 }
