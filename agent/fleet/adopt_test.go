@@ -26,6 +26,18 @@ func (r *rig) lender(id string, record *[]byte, told *[]string) *Fleet {
 	return f
 }
 
+// threeLenders makes the members a, b and c that lend, and what each gives of a licence with ten slots.
+func (r *rig) threeLenders(told *[]string) (all []*Fleet, records []*[]byte, of [3]*Bound) {
+	r.t.Helper()
+	all, records = r.lenders(told, "a", "b", "c")
+	r.join(all...)
+	time.Sleep(2 * time.Minute) // the quarantine is as long as slots may be in use
+	for i, f := range all {
+		of[i] = r.bound(f, 10)
+	}
+	return all, records, of
+}
+
 func reserved(int64) (bool, error) { return true, nil }
 
 func isLapsed(err error) bool {
@@ -43,12 +55,9 @@ func (r *rig) sums() (total, blocks int64) {
 // stays as it is. A lender that comes back goes on with the rest, and is told before.
 func TestAdopt(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		r := newRig(t)
-		var told []string
-		all, records := r.lenders(&told, "a", "b", "c")
-		r.join(all...)
-		time.Sleep(2 * time.Minute) // the quarantine is as long as slots may be in use
-		a, b, c := r.bound(all[0], 10), r.bound(all[1], 10), r.bound(all[2], 10)
+		r, told := newRig(t), []string(nil)
+		_, records, of := r.threeLenders(&told)
+		a, b, c := of[0], of[1], of[2]
 		mine := r.must(r.checkOut(a, "broker", 10))
 		r.must(a.Extend(t.Context(), &plugin.Extend{Block: mine.ID, For: time.Hour}))
 		part := func(by *Bound, id string, n int64) (*plugin.Block, error) {

@@ -35,18 +35,23 @@ func (r *rig) stuck(way *hooked) (goesOn func() (done bool)) {
 	}
 }
 
+// openStuck has an agent that has a block of n slots, and whose next change is kept: see stuck.
+func openStuck(t *testing.T, n int64) (r *rig, a *Fleet, b *Bound, block *plugin.Block, goesOn func() bool) {
+	r = newRig(t)
+	a, way := r.agent("a", new([]byte))
+	r.join(a)
+	b = r.bound(a, 10)
+	block = r.must(r.checkOut(b, "1", n))
+	return r, a, b, block, r.stuck(way)
+}
+
 // A member that hangs may do a change long after its agent has given that up, and has read that it was not done. Then
 // the agent's blocks are no smaller than it believes: what it has read before it uses them is written first, so that a
 // change from before that does nothing any more.
 func TestChangeThatComesLate(t *testing.T) {
 	t.Run("read since", func(t *testing.T) {
 		bubble.Test(t, func(t *testing.T) {
-			r := newRig(t)
-			a, way := r.agent("a", new([]byte))
-			r.join(a)
-			b := r.bound(a, 10)
-			block := r.must(r.checkOut(b, "1", 5))
-			goesOn := r.stuck(way)
+			r, _, b, block, goesOn := openStuck(t, 5)
 			if got, err := b.Extend(t.Context(), &plugin.Extend{Block: block.ID, Slots: 3}); err == nil {
 				t.Fatalf("a call that hangs has the answer %+v", got)
 			}
@@ -62,12 +67,7 @@ func TestChangeThatComesLate(t *testing.T) {
 	})
 	t.Run("written since", func(t *testing.T) {
 		bubble.Test(t, func(t *testing.T) {
-			r := newRig(t)
-			a, way := r.agent("a", new([]byte))
-			r.join(a)
-			b := r.bound(a, 10)
-			block := r.must(r.checkOut(b, "1", 5))
-			goesOn := r.stuck(way)
+			r, _, b, block, goesOn := openStuck(t, 5)
 			if _, err := b.Extend(t.Context(), &plugin.Extend{Block: block.ID, Slots: 3}); err == nil {
 				t.Fatal("a call that hangs has an answer")
 			}
@@ -85,12 +85,7 @@ func TestChangeThatComesLate(t *testing.T) {
 	})
 	t.Run("more", func(t *testing.T) {
 		bubble.Test(t, func(t *testing.T) {
-			r := newRig(t)
-			a, way := r.agent("a", new([]byte))
-			r.join(a)
-			b := r.bound(a, 10)
-			block := r.must(r.checkOut(b, "1", 3))
-			goesOn := r.stuck(way)
+			r, a, b, block, goesOn := openStuck(t, 3)
 			if _, err := b.Extend(t.Context(), &plugin.Extend{Block: block.ID, Slots: 5}); err == nil {
 				t.Fatal("a call that hangs has an answer")
 			}

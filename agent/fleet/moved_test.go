@@ -16,12 +16,9 @@ import (
 // the lender lives or not.
 func TestPartMovesOnce(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		r := newRig(t)
-		var told []string
-		all, records := r.lenders(&told, "a", "b", "c")
-		r.join(all...)
-		time.Sleep(2 * time.Minute) // the quarantine is as long as slots may be in use
-		a, b, c := r.bound(all[0], 10), r.bound(all[1], 10), r.bound(all[2], 10)
+		r, told := newRig(t), []string(nil)
+		all, records, of := r.threeLenders(&told)
+		a, b, c := of[0], of[1], of[2]
 		r.must(r.checkOut(a, "broker", 10)) // x, of four slots, and y, of six, are lent
 		adopt := func(by *Bound, part string, n int64, fresh bool) (int64, error) {
 			_, got, err := by.Adopt(t.Context(), "a", "streams", part, BlockID("broker"), n,
