@@ -120,8 +120,9 @@ func run(ctx context.Context, s *suite, out string) error {
 	}
 	fmt.Printf("took %.0f s: %s\n", time.Since(began).Seconds(), strings.Join(took, ", "))
 	if w, n := processors(); w > wanted && n-stolen > (w-wanted)/50 {
-		fmt.Printf("Of the processors' time that this machine needed, its host gave %.0f %% to others: what is in ms or "+
-			"in %% of a core is more than on a host of its own, and so are some ratios.\n",
+		fmt.Printf(
+			"Of the processors' time that this machine needed, its host gave %.0f %% to others: what is in ms or in "+
+				"%% of a core is more than on a host of its own, and so are some ratios.\n",
 			100*float64(n-stolen)/float64(w-wanted))
 	}
 	if s.share > 0 {
