@@ -74,6 +74,9 @@ func (f *Fleet) sees(name string, v *view, known int64) bool {
 		return false
 	}
 	if p := f.pools[name]; p != nil && known != meanwhile {
+		if v.mineKV.Mod > p.mod { // a change that it had given up was done after all: see changed
+			p.known = false
+		}
 		p.mod = v.mineKV.Mod
 	}
 	return true
