@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
@@ -28,7 +29,7 @@ func Dial(endpoints []string, user, password string, tlsConfig *tls.Config) *Etc
 	e := &Etcd{making: make(turn, 1)}
 	e.config.Store(&clientv3.Config{Endpoints: endpoints, Username: user, Password: password,
 		TLS: tlsConfig, DialTimeout: dialWithin, DialKeepAliveTime: pingEvery, DialKeepAliveTimeout: pingEvery,
-		Logger: zap.NewNop(), DialOptions: []grpc.DialOption{grpc.WithChainUnaryInterceptor(refuse),
+		Logger: zap.NewNop(), DialOptions: []grpc.DialOption{grpc.WithChainUnaryInterceptor(refuse, e.signIn),
 			grpc.WithDisableServiceConfig(), grpc.WithDefaultServiceConfig(chooses)}})
 	return e
 }
@@ -60,15 +61,40 @@ func refuse(ctx context.Context, method string, req, reply any, cc *grpc.ClientC
 		return nil
 	}
 	n, _ := ctx.Value(refusalsKey{}).(*refusals)
-	switch is := rpctypes.Error(err); {
-	case n == nil:
-	case errors.Is(is, rpctypes.ErrInvalidAuthToken), errors.Is(is, rpctypes.ErrAuthOldRevision),
-		errors.Is(is, rpctypes.ErrUserEmpty):
-		if n.Add(1) >= refusalsMost {
-			return refusedError{is}
-		}
+	if is := rpctypes.Error(err); n != nil && tokenRefused(is) && n.Add(1) >= refusalsMost {
+		return refusedError{is}
 	}
 	return err
+}
+
+// renewing marks the calls of a renewal.
+type renewing struct{}
+
+// signIn lets a renewal use the token that the last sign-in has brought. etcd's client signs in before each stream, and
+// a renewal is one. To check a password costs etcd a tenth of a second of a processor and an entry of its log, so that
+// some hundreds of agents would keep it busy. etcd refuses a token that it has forgotten, also in the reads that come
+// with each renewal, and those sign in again.
+func (e *Etcd) signIn(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn,
+	invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
+	answer, ok := reply.(*etcdserverpb.AuthenticateResponse)
+	if !ok {
+		return invoke(ctx, method, req, reply, cc, opts...)
+	}
+	if token := e.token.Load(); token != nil && ctx.Value(renewing{}) != nil {
+		answer.Token = *token
+		return nil
+	}
+	err := invoke(ctx, method, req, reply, cc, opts...)
+	if err == nil {
+		e.token.Store(&answer.Token)
+	}
+	return err
+}
+
+// tokenRefused reports whether etcd has refused a call for its token.
+func tokenRefused(err error) bool {
+	return errors.Is(err, rpctypes.ErrInvalidAuthToken) || errors.Is(err, rpctypes.ErrAuthOldRevision) ||
+		errors.Is(err, rpctypes.ErrUserEmpty)
 }
 
 // Use has all calls from now on use a renewed password and renewed certificates. Calls under way end with an error that
@@ -77,6 +103,7 @@ func (e *Etcd) Use(password string, tlsConfig *tls.Config) {
 	next := *e.config.Load()
 	next.Password, next.TLS = password, tlsConfig
 	e.config.Store(&next)
+	e.token.Store(nil)
 	if c := e.client.Swap(nil); c != nil {
 		c.Close()
 	}

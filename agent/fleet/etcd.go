@@ -17,6 +17,7 @@ type Etcd struct {
 
 	making turn // for the making of the client, which asks etcd where there is a password
 	client atomic.Pointer[clientv3.Client]
+	token  atomic.Pointer[string] // that the last sign-in has brought
 
 	reads, writes patience
 }
@@ -180,10 +181,14 @@ func (e *Etcd) Renew(ctx context.Context, l Lease) (ttl, late time.Duration, err
 		if err != nil {
 			return 0, err
 		}
-		res, err := c.KeepAliveOnce(ctx, clientv3.LeaseID(l))
-		if errors.Is(err, rpctypes.ErrLeaseNotFound) {
+		res, err := c.KeepAliveOnce(context.WithValue(ctx, renewing{}, true), clientv3.LeaseID(l))
+		switch {
+		case errors.Is(err, rpctypes.ErrLeaseNotFound):
 			return 0, nil
-		} else if err != nil {
+		case tokenRefused(err):
+			e.token.Store(nil) // the next renewal signs in
+			return 0, err
+		case err != nil:
 			return 0, err
 		}
 		return time.Duration(res.TTL) * time.Second, nil

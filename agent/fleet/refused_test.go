@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"sync/atomic"
 	"testing"
@@ -10,6 +11,7 @@ import (
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/metadata"
 )
 
 // forgetful is a member of etcd that refuses tokens: all of them, or the first ones.
@@ -86,5 +88,71 @@ func TestTokensRefused(t *testing.T) {
 				t.Errorf("after %d calls it is %s: %s", asked, fault, reason)
 			}
 		})
+	}
+}
+
+// tokens is a member of etcd that counts who signs in, and may refuse one renewal for its token.
+type tokens struct {
+	pb.UnimplementedAuthServer
+	pb.UnimplementedLeaseServer
+	signed atomic.Int32
+	refuse atomic.Bool
+}
+
+func (s *tokens) Authenticate(context.Context, *pb.AuthenticateRequest) (*pb.AuthenticateResponse, error) {
+	return &pb.AuthenticateResponse{Token: fmt.Sprint("token.", s.signed.Add(1))}, nil
+}
+
+func (s *tokens) LeaseKeepAlive(stream pb.Lease_LeaseKeepAliveServer) error {
+	asked, err := stream.Recv()
+	if err != nil {
+		return err
+	}
+	md, _ := metadata.FromIncomingContext(stream.Context())
+	if s.refuse.CompareAndSwap(true, false) || len(md.Get(rpctypes.TokenFieldNameGRPC)) != 1 {
+		return rpctypes.ErrGRPCInvalidAuthToken
+	}
+	return stream.Send(&pb.LeaseKeepAliveResponse{ID: asked.ID, TTL: 30})
+}
+
+// A renewal costs etcd no sign-in, whose work would keep it busy where many agents renew, unless the token is refused.
+func TestRenewalsSignInOnce(t *testing.T) {
+	t.Parallel()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	member := &tokens{}
+	server := grpc.NewServer()
+	pb.RegisterAuthServer(server, member)
+	pb.RegisterLeaseServer(server, member)
+	go server.Serve(l)
+	t.Cleanup(server.Stop)
+	e := Dial([]string{"http://" + l.Addr().String()}, "agent", "secret", nil)
+	t.Cleanup(func() { e.Close() })
+	renew := func(times int) {
+		t.Helper()
+		for range times {
+			if _, _, err := e.Renew(t.Context(), 7); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	renew(5)
+	if n := member.signed.Load(); n != 1 {
+		t.Errorf("5 renewals made %d sign-ins", n)
+	}
+	member.refuse.Store(true)
+	if _, _, err := e.Renew(t.Context(), 7); !tokenRefused(err) {
+		t.Errorf("a refused renewal says %v", err)
+	}
+	renew(5)
+	if n := member.signed.Load(); n != 2 {
+		t.Errorf("after a refusal there were %d sign-ins", n)
+	}
+	e.Use("renewed", nil)
+	renew(5)
+	if n := member.signed.Load(); n != 3 {
+		t.Errorf("with a renewed password there were %d sign-ins", n)
 	}
 }
