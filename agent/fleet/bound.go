@@ -76,50 +76,6 @@ func (b *Bound) CheckOut(ctx context.Context, r *plugin.CheckOut) (*plugin.Block
 	return got, err
 }
 
-// Extend proves that the agent lives, which costs the store no write, and gives the block another size if asked to.
-func (b *Bound) Extend(ctx context.Context, r *plugin.Extend) (*plugin.Block, error) {
-	if !strings.HasPrefix(r.Block, blockPrefix) && b.own != nil {
-		return b.own.Extend(ctx, r)
-	}
-	name, n, known := b.find(r.Block)
-	if name == "" && known {
-		return nil, lapsed()
-	}
-	if name == "" { // after a restart: the block is one of these, or over
-		for pool := range b.limits {
-			if err := b.fetch(ctx, pool); err != nil {
-				return nil, err
-			}
-		}
-		if name, n, _ = b.find(r.Block); name == "" {
-			return nil, lapsed()
-		}
-	}
-	want := r.Slots
-	if want == 0 {
-		want = n
-	}
-	var got *plugin.Block
-	var err error
-	switch {
-	case want > n && b.unstated(name): // a lower limit must not wait until there is more to get
-		got, err = b.shrink(ctx, name, r.Block, n)
-	case want > n:
-		got, err = b.grow(ctx, name, r.Block, n, want, n, r.Ahead)
-	case want < n || b.outdated(name):
-		got, err = b.shrink(ctx, name, r.Block, want)
-	default:
-		got, err = b.keep(ctx, name, r.Block)
-	}
-	if got != nil && got.Slots > want { // the store knew of more than this agent did
-		got, err = b.shrink(ctx, name, r.Block, want)
-	}
-	if got != nil {
-		got.State = r.State
-	}
-	return got, err
-}
-
 // Return gives a block back.
 func (b *Bound) Return(ctx context.Context, r *plugin.Return) error {
 	if !strings.HasPrefix(r.Block, blockPrefix) && b.own != nil {
@@ -174,26 +130,6 @@ func (b *Bound) fetch(ctx context.Context, pool string) error {
 }
 
 func (b *Bound) terms(pool string) terms { return terms{b.limits[pool], b.document} }
-
-// outdated reports whether a pool's blocks are to be written again: see unstated; or more is out than the limit, which
-// was lowered.
-func (b *Bound) outdated(pool string) bool {
-	f := b.fleet
-	f.mu.Lock()
-	p := f.pools[poolName(b.licence, pool)]
-	over := p.terms.Limit < p.out
-	f.mu.Unlock()
-	return over || b.unstated(pool)
-}
-
-// unstated reports whether another document holds here than a pool's blocks name, or others must wait for longer now.
-func (b *Bound) unstated(pool string) bool {
-	f := b.fleet
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	p := f.pools[poolName(b.licence, pool)]
-	return p.restate || p.held.terms != b.terms(pool) || p.held.TTL < f.me.span.Seconds()
-}
 
 // Part returns how many of the slots that it has of a pool this agent may hand out from now on: fewer while more is out
 // than the limit, which was lowered.
@@ -334,10 +270,14 @@ func (b *Bound) grow(ctx context.Context, pool, id string, has, want, least, ahe
 			return step{look: true}, nil
 		}
 		if take <= 0 || has == 0 && take < least {
-			if f.bury(ctx, a.me, name, a.p, v) {
+			if buried, err := f.bury(ctx, a.me, name, a.p, v); buried {
 				return step{look: true}, nil
+			} else if err != nil {
+				return step{}, f.transient(err)
 			}
-			f.starve(ctx, a.me, name, a.p, asked, need-blocks[id])
+			if err := f.starve(ctx, a.me, name, a.p, asked, need-blocks[id]); err != nil {
+				return step{}, f.transient(err)
+			}
 			if has > 0 {
 				return step{then: answer}, nil
 			}

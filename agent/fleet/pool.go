@@ -41,6 +41,8 @@ type pool struct {
 	lackedTo time.Duration
 	called   time.Duration            // when idle slots were last asked of others
 	reaped   time.Duration            // when the dead were last looked for
+	reapErr  error                    // what came of that
+	askErr   error                    // what came of the last call that would have had others hear of what is lacking
 	former   map[string]time.Duration // by incarnation: when this membership first saw what it has left
 	went     map[string]time.Duration // by part: when this process first saw that it has moved
 	gone     map[string]sighting

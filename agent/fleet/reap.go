@@ -51,31 +51,36 @@ type dead struct {
 	wait time.Duration // for how long its fence may last
 }
 
-// bury takes over the blocks of agents that are dead, and reports whether it did.
-func (f *Fleet) bury(ctx context.Context, me membership, name string, p *pool, v *view) bool {
+// bury takes over the blocks of agents that are dead, and reports whether it did. An error means that it could not.
+func (f *Fleet) bury(ctx context.Context, me membership, name string, p *pool, v *view) (buried bool, err error) {
 	now := f.cfg.Now()
 	f.mu.Lock()
 	due := p.reaped == 0 || now-p.reaped >= f.cfg.TTL/8
 	if due {
 		p.reaped = now
 	}
+	was := p.reapErr
 	f.mu.Unlock()
 	if !due {
-		return false
+		return false, was
 	}
+	defer func() {
+		f.mu.Lock()
+		p.reapErr = err
+		f.mu.Unlock()
+	}()
 	gone, err := f.gone(ctx, name, p)
 	if err != nil {
-		return false
+		return false, err
 	}
-	buried := false
 	for _, d := range f.over(ctx, p, gone) {
 		out := total{v.total.Out - d.held.sum()}
-		res, err := f.cfg.Store.Txn(ctx,
+		var res *Result
+		if res, err = f.cfg.Store.Txn(ctx,
 			&Txn{Kind: KindReap, If: []Is{absent(f.keys.agent(d.id)), absent(f.keys.hold(d.id)),
 				absent(f.keys.quarantine()), still(d.kv.Key, d.kv.Mod), still(f.keys.total(name), v.totalKV.Mod),
 				still(f.keys.cluster(), v.storeKV.Mod), has(f.keys.agent(f.cfg.Agent), me.value)},
-				Then: []Op{{Put: f.keys.total(name), Value: text(out)}, {Delete: d.kv.Key}}})
-		if err != nil || !res.Done {
+				Then: []Op{{Put: f.keys.total(name), Value: text(out)}, {Delete: d.kv.Key}}}); err != nil || !res.Done {
 			break
 		}
 		v.total, v.totalKV.Mod, buried = out, res.Rev, true
@@ -91,7 +96,7 @@ func (f *Fleet) bury(ctx context.Context, me membership, name string, p *pool, v
 			f.cfg.Store.Txn(ctx, &Txn{Kind: KindWait, Then: ops})
 		}
 	}
-	return buried
+	return buried, err
 }
 
 // gone returns the agents that have blocks and no leased key.

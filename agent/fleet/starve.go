@@ -53,17 +53,17 @@ func (v *view) free(ticketKey string, free int64) (most, asked int64) {
 
 // starve has the agent wait in turn for n slots, and asks others for their idle ones. asked is what its ticket asks for
 // by what was read, as [view.free] has it. A ticket asks for no more than when it was made, else others would wait
-// behind what nobody wanted before them: the rest gets a ticket of its own later. It is a help only: an error means
-// that the next try does it.
-func (f *Fleet) starve(ctx context.Context, me membership, name string, p *pool, asked, n int64) {
+// behind what nobody wanted before them: the rest gets a ticket of its own later. The next try does what an error
+// has left undone.
+func (f *Fleet) starve(ctx context.Context, me membership, name string, p *pool, asked, n int64) error {
 	if n <= 0 {
-		return // nobody needs them yet
+		return nil // nobody needs them yet
 	}
 	now := f.cfg.Now()
 	f.mu.Lock()
 	if f.gaveUp {
 		f.mu.Unlock()
-		return
+		return nil
 	}
 	if asked < 0 {
 		asked = p.asked
@@ -77,6 +77,7 @@ func (f *Fleet) starve(ctx context.Context, me membership, name string, p *pool,
 	if call {
 		p.called = now
 	}
+	was := p.askErr
 	f.mu.Unlock()
 	var ops []Op
 	if ask {
@@ -86,15 +87,16 @@ func (f *Fleet) starve(ctx context.Context, me membership, name string, p *pool,
 		ops = append(ops, f.callOthers(ctx, me, name, n)...)
 	}
 	if len(ops) == 0 {
-		return
+		return was
 	}
 	res, err := f.cfg.Store.Txn(ctx,
 		&Txn{Kind: KindWait, If: []Is{has(f.keys.agent(f.cfg.Agent), me.value)}, Then: ops})
-	if err == nil && res.Done && ask {
-		f.mu.Lock()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if p.askErr = err; err == nil && res.Done && ask {
 		p.asked = turn
-		f.mu.Unlock()
 	}
+	return err
 }
 
 // tidy gives back what is over, and takes the agent out of the turn for pools that it has not asked for lately, until

@@ -145,11 +145,18 @@ func (b *blocks) do(ctx context.Context, s subject[*Pool], step *Step) bool {
 		delete(s.watch.stated, s.name) // what the upstream was told to be idle is needed
 	}
 	otherwise := false
-	s.heard(failed, b.cfg.Time())
+	if more {
+		s.plan.failing = failed != nil && !answered(failed)
+	}
+	if failed != nil || !failing(s.entry) {
+		s.heard(failed, b.cfg.Time())
+	}
 	if failed != nil {
 		otherwise = b.failed(s, step, failed)
 	} else {
-		s.fault = ""
+		if !failing(s.entry) {
+			s.fault = ""
+		}
 		if step.Kind != Return {
 			s.state = got.State
 		}
@@ -247,6 +254,17 @@ func (b *blocks) reduce(s subject[*Pool], step *Step) bool {
 		b.cfg.OnChange()
 	}
 	return !undo
+}
+
+// failing reports whether more is needed of a licence's pools that cannot be had: that the upstream proves the blocks
+// that there are is no end of that. mu is held.
+func failing(e *entry[*Pool]) bool {
+	for _, p := range e.plans {
+		if p.failing {
+			return true
+		}
+	}
+	return false
 }
 
 // behind reports whether a restarted agent would hand out more of a licence's blocks than this one does. The upstream

@@ -31,6 +31,7 @@ type lender struct {
 	slow   time.Duration        // before a call arrives, and before its answer does
 	peak   int64                // the most that was out at one time
 	rigid  bool                 // blocks keep their size
+	sized  error                // of every call that would give out, or take back, slots; nil: there is none
 	asked  func(plugin.Request) // optional
 	less   func(string, int64)  // told of each call that makes a block so large, or gives it back; optional
 	cut    int64                // blocks are made so small when they are extended; zero: they are not
@@ -142,6 +143,9 @@ func (c *lender) checkOut(ctx context.Context, r *plugin.CheckOut) (*plugin.Bloc
 			return c.answer(id, b)
 		}
 	}
+	if c.sized != nil {
+		return nil, c.sized
+	}
 	n := min(r.Slots, left)
 	if n < r.AtLeast {
 		return nil, &plugin.Error{Class: plugin.Misconfigured, Reason: "full", SystemCode: plugin.SystemFull}
@@ -160,6 +164,9 @@ func (c *lender) extend(ctx context.Context, r *plugin.Extend) (*plugin.Block, e
 	if b == nil {
 		return nil, &plugin.Error{Class: plugin.Misconfigured, Reason: "over", SystemCode: plugin.SystemLapsed}
 	}
+	if c.sized != nil && r.Slots != b.slots {
+		return nil, c.sized
+	}
 	if c.less != nil {
 		c.less(r.Block, r.Slots)
 	}
@@ -176,6 +183,9 @@ func (c *lender) Return(ctx context.Context, r *plugin.Return) error {
 	defer c.mu.Unlock()
 	if err := c.begin(ctx, "return", r.Request); err != nil {
 		return err
+	}
+	if c.sized != nil {
+		return c.sized
 	}
 	if c.less != nil {
 		c.less(r.Block, 0)

@@ -37,6 +37,13 @@ func (b *Block) End() time.Duration { return max(b.Until(), b.Sent+b.Keep) }
 // time.
 func (b *Block) unkeptWait() time.Duration { return min(longestWait, b.For/12) }
 
+// outlives reports whether a block is to be extended as it is, although part of it is to be given back: the upstream
+// could not make it smaller, and what is held of it must not end for that. Every second call is so, since the upstream
+// may have made it smaller after all.
+func (b *Block) outlives(now time.Duration) bool {
+	return b.Use > 0 && now >= b.extend && b.tries%2 == 1
+}
+
 // Kind is what is done next for a pool.
 type Kind string
 
@@ -85,6 +92,7 @@ type Pool struct {
 	full        bool          // the last check-out was refused because others have all
 	resting     bool          // the agent has none, and asks for none until somebody needs some
 	rigid       bool          // the upstream makes no block smaller
+	failing     bool          // the last call for more failed, and more is needed still
 	stuck       bool          // a block did not grow when it was asked to; a check-out will show why
 	fixed       bool          // the upstream makes no block larger
 	notBefore   time.Duration // no check-out sooner
@@ -189,6 +197,7 @@ func (p *Pool) Next(now time.Duration, d PoolDemand, closing bool) (*Step, time.
 	} else if p.full {
 		p.resting = true // the agent leaves to others what it does not need
 	}
+	p.failing = p.failing && need > have
 	if s := p.onDemand(now, have, need, d.Draining); s != nil && !closing {
 		return s, 0
 	}
@@ -199,10 +208,13 @@ func (p *Pool) Next(now time.Duration, d PoolDemand, closing bool) (*Step, time.
 		}
 	}
 	for _, b := range p.Blocks {
-		due := b.extend
+		due, size := b.extend, b.Use
 		switch {
 		case b.Use < b.Slots:
 			due = b.notBefore
+			if b.outlives(now) {
+				size = b.Slots
+			}
 		case closing:
 			continue
 		}
@@ -213,7 +225,7 @@ func (p *Pool) Next(now time.Duration, d PoolDemand, closing bool) (*Step, time.
 		if b.Use == 0 {
 			return &Step{Kind: Return, Block: b.ID}, 0
 		}
-		return &Step{Kind: Extend, Block: b.ID, Slots: b.Use}, 0
+		return &Step{Kind: Extend, Block: b.ID, Slots: size}, 0
 	}
 	if s := p.shrink(now, have, need, closing || d.Draining); s != nil {
 		return s, 0

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/rand"
 	"encoding/json"
 	"os/exec"
 	"regexp"
@@ -35,6 +36,16 @@ func newFleetTrial(t *testing.T) *fleetTrial {
 	}
 	x.a, x.b = agent("a", x.address, "5s"), agent("b", x.address, "5s")
 	x.slow = agent("slow", slowly(t, x.address, 700*time.Millisecond), "1m")
+	t.Cleanup(func() {
+		if !t.Failed() {
+			return
+		}
+		for _, args := range [][]string{{"alarm", "list"}, {"endpoint", "status", "-w", "table"},
+			{"get", "--prefix", "/usher/"}} {
+			out, err := x.etcdctl(args...)
+			t.Logf("etcdctl %v: %v\n%s", args, err, out)
+		}
+	})
 	return x
 }
 
@@ -65,30 +76,33 @@ func (x *fleetTrial) mustEtcdctl(args ...string) {
 
 // fill writes into etcd until its quota is used up, and has an agent need a write.
 func (x *fleetTrial) fill() {
-	for i := range 40 {
-		if _, err := x.etcdctl("put", "/other/"+strconv.Itoa(i), strings.Repeat("x", 120_000)); err != nil {
-			break
-		}
-	}
+	await(x.t, "etcd is out of quota", func() bool {
+		out, err := x.etcdctl("put", "/other/"+rand.Text(), strings.Repeat("x", 120_000))
+		return err != nil && strings.Contains(out, "space exceeded")
+	})
 	_, _ = x.a.ask("acquire", "--pool", "streams", "--n", "9", "--ttl", "1h") // which its block does not have
 }
 
-// empty makes room again, as the runbook says.
+// empty makes room again, as the runbook says: for good, so that nothing that the fleet writes later fills it.
 func (x *fleetTrial) empty() {
-	out, err := x.etcdctl("endpoint", "status", "-w", "json")
-	var all []struct {
-		Status struct{ Header struct{ Revision int64 } }
+	var is struct {
+		Header struct{ Revision int64 }
 	}
+	x.mustEtcdctl("del", "--prefix", "/other/")
+	out, err := x.etcdctl("get", "/other/", "-w", "json")
 	if err == nil {
-		err = json.Unmarshal([]byte(out), &all)
+		err = json.Unmarshal([]byte(out), &is)
 	}
-	if err != nil || len(all) != 1 {
+	if err != nil {
 		x.t.Fatalf("%v: %s", err, out)
 	}
-	x.mustEtcdctl("compact", "--physical", strconv.FormatInt(all[0].Status.Header.Revision, 10))
-	x.mustEtcdctl("defrag")
-	x.mustEtcdctl("alarm", "disarm")
-	x.mustEtcdctl("del", "--prefix", "/other/")
+	x.mustEtcdctl("compact", "--physical", strconv.FormatInt(is.Header.Revision, 10))
+	await(x.t, "etcd has room again", func() bool { // a write that comes late raises the alarm again
+		x.mustEtcdctl("defrag")
+		x.mustEtcdctl("alarm", "disarm")
+		alarms, err := x.etcdctl("alarm", "list")
+		return err == nil && strings.TrimSpace(alarms) == ""
+	})
 }
 
 func (x *fleetTrial) faults() []injected {
@@ -107,7 +121,10 @@ func (x *fleetTrial) faults() []injected {
 			func() { x.mustEtcdctl("del", "/usher/q") }},
 		{"UsherFleetLimitLower", x.a, func() {
 			x.must(x.b, "license", "install", "--name", "lower.lic", x.licence("lower", 8))
-			x.must(x.b, "acquire", "--pool", "streams", "--ttl", "5s", "--wait", "30s")
+			await(x.t, "b has a slot under it", func() bool { // an agent that is kept waiting denies it as late
+				_, err := x.b.ask("acquire", "--pool", "streams", "--ttl", "5s", "--wait", "30s")
+				return err == nil
+			})
 		}, func() { x.must(x.b, "license", "remove", "lower.lic") }},
 		{"UsherFleetNoSpace", x.a, x.fill, x.empty},
 		{"UsherFleetCutOff", x.a, signal(syscall.SIGSTOP), nothing},

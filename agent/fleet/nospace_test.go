@@ -1,0 +1,112 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+
+	"github.com/usher-agent/usher/agent/bubble"
+	"github.com/usher-agent/usher/plugin"
+)
+
+// quotaStore is a store that is out of its quota while full is set: as etcd, it refuses each transaction that may write
+// a value, and makes no leases. It renews them, reads and deletes.
+type quotaStore struct {
+	Store
+	full *bool
+}
+
+func (q quotaStore) Txn(ctx context.Context, t *Txn) (*Result, error) {
+	if *q.full && slices.ContainsFunc(slices.Concat(t.Then, t.Else), func(o Op) bool { return o.Put != "" }) {
+		return nil, rpctypes.ErrNoSpace
+	}
+	return q.Store.Txn(ctx, t)
+}
+
+func (q quotaStore) Grant(ctx context.Context, ttl time.Duration) (Lease, time.Duration, error) {
+	if *q.full {
+		return 0, 0, rpctypes.ErrNoSpace
+	}
+	return q.Store.Grant(ctx, ttl)
+}
+
+// saysQuota reports whether an error tells people that etcd is out of quota.
+func saysQuota(err error) bool {
+	var e *plugin.Error
+	return errors.As(err, &e) && e.Class == plugin.Transient && strings.Contains(e.Reason, "NOSPACE") && e.Hint != ""
+}
+
+// TestOutOfQuota: a store that takes no writes takes no block away from whoever lives, be it that the block would grow
+// or shrink, or says what is out of date. Whoever wants slots hears of the quota, also where all that could not be
+// written was that a dead agent's slots are free, or that somebody waits.
+func TestOutOfQuota(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		r, full := newRig(t), false
+		open := func(id string) (*Fleet, *Bound) {
+			f, _ := r.agent(id, new([]byte))
+			f.cfg.Store = quotaStore{f.cfg.Store, &full}
+			r.join(f)
+			return f, r.bound(f, 10)
+		}
+		a, of := open("a")
+		b, dies := open("b")
+		late, waits := open("c")
+		for _, f := range []*Fleet{a, b, late} { // joining has taken a while
+			if _, err := f.ready(t.Context(), true); err != nil {
+				t.Fatal(err)
+			}
+		}
+		block := r.must(r.checkOut(of, "1", 3))
+		r.must(r.checkOut(dies, "1", 7))
+		full = true
+		keeps := func(for_ time.Duration) {
+			t.Helper()
+			for end := time.Now().Add(for_); time.Now().Before(end); time.Sleep(2 * time.Second) {
+				if got, err := of.Extend(t.Context(), &plugin.Extend{Block: block.ID, Slots: 3}); err != nil ||
+					got.Slots != 3 || got.For < 5*time.Second {
+					t.Fatalf("%+v, %v", got, err)
+				}
+				if _, err := late.ready(t.Context(), false); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		wants := func() {
+			t.Helper()
+			if _, err := r.checkOut(waits, "1", 5); !saysQuota(err) {
+				t.Errorf("what waits hears %v", err)
+			}
+			if _, err := of.Extend(t.Context(), &plugin.Extend{Block: block.ID, Slots: 5}); !saysQuota(err) {
+				t.Errorf("what wants more hears %v", err)
+			}
+			if _, err := of.Extend(t.Context(), &plugin.Extend{Block: block.ID, Slots: 1}); !saysQuota(err) {
+				t.Errorf("what gives back hears %v", err)
+			}
+		}
+		wants() // a ticket cannot be written,
+		wants() // nor is it tried again at once
+		keeps(30 * time.Second)
+		for range 3 {
+			wants() // and b is dead: its slots cannot be freed
+			time.Sleep(300 * time.Millisecond)
+		}
+		// Its licence is another now, which it cannot write.
+		l := site(8)
+		of = a.For(l, []byte("another"), nil, func(string) bool { return true }).(*Bound)
+		keeps(30 * time.Second)
+		full = false
+		r.must(of.Extend(t.Context(), &plugin.Extend{Block: block.ID, Slots: 3}))
+		if got := r.value("/u/p/" + streams + "/t"); !strings.Contains(got, `"limit":8`) {
+			t.Errorf("the terms are %s", got)
+		}
+		if at := r.untilGot(waits, "1", 5); at > 30*time.Second {
+			t.Errorf("the slots of the dead came after %v", at)
+		}
+		r.adds()
+	})
+}
