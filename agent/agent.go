@@ -11,6 +11,7 @@ import (
 
 	"github.com/usher-agent/usher/agent/api"
 	"github.com/usher-agent/usher/agent/audit"
+	"github.com/usher-agent/usher/agent/clock"
 	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/court"
 	"github.com/usher-agent/usher/agent/denials"
@@ -94,6 +95,7 @@ type vital struct {
 	folders folders
 	seals   *seals.Seals
 	vitals  *vitals.Vitals
+	beat    func(every time.Duration) time.Duration // of all who look again and again: see clock.Beat
 }
 
 // New checks the configuration and takes what only one agent may have: the state folder and the socket. Whoever calls
@@ -109,7 +111,8 @@ func New(o Options) (*Agent, error) {
 		o.Now = time.Now
 	}
 	o.Config.Guard()
-	a := &Agent{options: o, log: o.Log, present: &present{config: o.Config}, running: newRunning()}
+	a := &Agent{options: o, log: o.Log, present: &present{config: o.Config}, running: newRunning(),
+		vital: vital{beat: clock.Beat()}}
 	a.named.remember(o.Config)
 	if err := a.open(); err != nil {
 		_ = a.running.close() // the first fault counts

@@ -52,6 +52,7 @@ func hostFacts(r host.Report) enforcer.Host {
 // watchHost has the licences judged again when the host changes.
 func (a *Agent) watchHost(ctx context.Context) error {
 	w := host.NewWatcher(host.WatchConfig{Config: a.hostConfig(), Every: a.settings().Host.Every.Duration(),
+		Beat: a.beat,
 		OnChange: func(r host.Report) {
 			a.log.Info("the host has changed", "physical", r.Physical, "logical", r.Logical, "effective", r.Effective)
 			a.setHost(r)

@@ -74,7 +74,7 @@ func (o *opening) openHistory() (*court.History, error) {
 func (o *opening) openCourt() error {
 	watcher, err := watch.New(watch.Config{Path: o.cfg.License.Path,
 		KeepDir: filepath.Join(o.cfg.State.Dir, "documents"), Check: o.verifier.Check, OnChange: o.folderChanged,
-		Log: o.log})
+		Beat: o.beat, Log: o.log})
 	if err != nil {
 		return err
 	}

@@ -127,7 +127,7 @@ func (o *opening) openDesk() (err error) {
 		Core: enforcer.Options{MaxLeasesPerUID: o.cfg.Limits.LeasesPerUID, Durable: true,
 			CountUsers: o.cfg.Privacy.Users != eventlog.UsersOmit},
 		RuntimeDir: o.cfg.State.RuntimeDir, StateDir: o.cfg.State.Dir, Seals: o.seals, Locked: o.folders.locked,
-		Log: o.log}); err != nil {
+		Beat: o.beat, Log: o.log}); err != nil {
 		return err
 	}
 	o.desk.SetPolicies(o.cfg.Rules(hostName()))

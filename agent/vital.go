@@ -30,7 +30,7 @@ func (f folders) locked(state bool) error {
 // openVitals has what is vital watched, and mended where that can be done.
 func (o *opening) openVitals(socket *api.Socket) {
 	f := o.folders
-	o.vitals = vitals.New(vitals.Config{Now: o.options.Now, Log: o.log,
+	o.vitals = vitals.New(vitals.Config{Now: o.options.Now, Beat: o.beat, Log: o.log,
 		Movers: map[string]vitals.Mover{"desk": o.desk, "verdict": o.court},
 		Parts: []vitals.Part{
 			{Name: "runtime", Look: f.runtime.Look, Mend: func() error {

@@ -76,7 +76,9 @@ type Options struct {
 	// Locked says why the runtime folder, or that of the state, is no longer the one that the caller has locked; nil:
 	// both always are.
 	Locked func(state bool) error
-	Log    *slog.Logger
+	// Beat says how long it is until the next look at the journals, of those that come so often; nil: that long.
+	Beat func(every time.Duration) time.Duration
+	Log  *slog.Logger
 }
 
 // Desk serialises the requests to the enforcer: decide, then apply, under one lock, with due leases ended first. Its
@@ -168,6 +170,9 @@ func (d *Desk) open(o Options) (err error) {
 	d.store, err = openStore(o.RuntimeDir, o.StateDir, o.Seals, d.core, d.restore, o.Log)
 	if err == nil && o.Locked != nil {
 		d.store.locked = o.Locked
+	}
+	if err == nil && o.Beat != nil {
+		d.store.beat = o.Beat
 	}
 	if err == nil {
 		d.memory.Set(d.core.Len())

@@ -232,3 +232,27 @@ func TestFolderIsMendedInAPause(t *testing.T) {
 		t.Error("what was granted then is lost")
 	}
 }
+
+// The journals are looked at when the beat says.
+func TestJournalsKeepTheBeat(t *testing.T) {
+	k := openKept(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	asked, done := make(chan time.Duration), make(chan error)
+	k.store.beat = func(every time.Duration) time.Duration {
+		select {
+		case asked <- every:
+		case <-ctx.Done():
+		}
+		return time.Nanosecond
+	}
+	go func() { done <- k.RunJournals(ctx) }()
+	for range 3 {
+		if every := <-asked; every != presentEvery {
+			t.Errorf("asked for a beat of %s", every)
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}

@@ -53,7 +53,8 @@ type store struct {
 	sealing      sync.Mutex  // one seal or compaction at a time; taken before the desk's lock
 	owed         [2]debt     // of the runtime journal, of the durable one; under the desk's lock
 	health       health
-	locked       func(state bool) error // see Options
+	locked       func(state bool) error                  // see Options
+	beat         func(every time.Duration) time.Duration // likewise
 	withheld     enforcer.Withheld
 	found        []string // journals that are not as they were sealed
 }
@@ -102,7 +103,8 @@ func openStore(runtimeDir, stateDir string, sealed *seals.Seals, core *enforcer.
 	log *slog.Logger) (s *store, err error) {
 	s = &store{log: log, due: make(chan struct{}, 1), nudged: make(chan struct{}, 1), seals: sealed,
 		held:   map[enforcer.LeaseID]struct{}{},
-		locked: func(bool) error { return nil }}
+		locked: func(bool) error { return nil },
+		beat:   func(every time.Duration) time.Duration { return every }}
 	for i := range s.touched {
 		s.touched[i].wake = make(chan struct{}, 1)
 	}
@@ -270,7 +272,7 @@ func (d *Desk) LookAtJournals() {
 
 // run is RunJournals.
 func (s *store) run(ctx context.Context, d *Desk) error {
-	tick := time.NewTicker(presentEvery)
+	tick := time.NewTimer(s.beat(presentEvery))
 	defer tick.Stop()
 	last := d.boot()
 	var seal [2]<-chan time.Time
@@ -284,6 +286,7 @@ func (s *store) run(ctx context.Context, d *Desk) error {
 			s.health.hurry()
 			s.look(d)
 		case <-tick.C:
+			tick.Reset(s.beat(presentEvery))
 			now := d.boot()
 			s.look(d)
 			d.keepMemory()

@@ -12,17 +12,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// cores counts the cores: those of the machine, the threads that are online, and those that this process may use.
-func cores(ctx context.Context, p places) (physical, logical int, effective float64) {
-	if text, err := read(filepath.Join(p.sys, "devices/system/cpu/online")); err == nil {
-		if n, err := countList(text); err == nil {
+// counter counts cores again and again.
+type counter struct {
+	online   string // the processors that were online when physical was counted
+	physical int    // 0: it is not known
+}
+
+// count counts the cores: those of the machine, the threads that are online, and those that this process may use.
+func (c *counter) count(ctx context.Context, p places) (physical, logical int, effective float64) {
+	online, err := read(filepath.Join(p.sys, "devices/system/cpu/online"))
+	if err == nil {
+		if n, err := countList(online); err == nil {
 			logical = n
 		}
 	}
 	if logical == 0 {
 		logical, _ = cpu.CountsWithContext(p.context(ctx), true)
 	}
-	physical = topology(p)
+	// Each processor has some files that say which core it is of. A core is never another while its processor is online.
+	if physical = c.physical; physical == 0 || logical == 0 || online != c.online {
+		physical = topology(p)
+		c.online, c.physical = online, physical
+	}
 	if physical == 0 {
 		physical, _ = cpu.CountsWithContext(p.context(ctx), false)
 	}

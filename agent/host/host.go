@@ -107,7 +107,7 @@ func Measure(ctx context.Context, c Config) Report {
 		}
 		r.Components = append(r.Components, k)
 	}
-	r.Physical, r.Logical, r.Effective = cores(ctx, p)
+	r.Physical, r.Logical, r.Effective = new(counter).count(ctx, p)
 	r.Memory, r.Disk = room(ctx, p)
 	r.Fingerprint = c.Fingerprint
 	for _, k := range r.Components {

@@ -2,6 +2,7 @@ package host
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -267,6 +268,81 @@ func TestWatcher(t *testing.T) {
 	})
 }
 
+// Which core a processor is of is read once, and again when others are online. Nothing else of a look depends on how
+// many processors the host has.
+func TestCoresAreCountedOnce(t *testing.T) {
+	root := tree(t, metal)
+	p, c := placesOf(root), new(counter)
+	count := func(physical, logical int) {
+		t.Helper()
+		if is, threads, _ := c.count(t.Context(), p); is != physical || threads != logical {
+			t.Errorf("%d cores and %d threads, want %d and %d", is, threads, physical, logical)
+		}
+	}
+	cpu := filepath.Join(root, "sys/devices/system/cpu")
+	count(4, 8)
+	write(t, filepath.Join(cpu, "cpu7/topology/core_id"), "4\n")
+	count(4, 8)
+	for _, n := range []string{"cpu6", "cpu7"} { // as the kernel takes away what it says of one that is offline
+		if err := os.RemoveAll(filepath.Join(cpu, n)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(t, filepath.Join(cpu, "online"), "0-5\n")
+	count(3, 6)
+	for n := range 6 {
+		if err := os.RemoveAll(filepath.Join(cpu, fmt.Sprint("cpu", n), "topology")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	count(3, 6)
+}
+
+// What the watcher has counted with all else counts from then on, too: cores of another host under the same number of
+// threads are told of once.
+func TestWatcherCountsAllAnew(t *testing.T) {
+	root := tree(t, metal)
+	bubble.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		var told []int
+		w := NewWatcher(WatchConfig{Config: Config{Product: "acme", Root: root}, OnChange: func(r Report) {
+			told = append(told, r.Physical)
+		}})
+		done := make(chan error)
+		go func() { done <- w.Run(ctx) }()
+		<-time.After(11 * time.Second)
+		write(t, filepath.Join(root, "sys/devices/system/cpu/cpu7/topology/core_id"), "4\n")
+		<-time.After(2*fullEvery + time.Second)
+		synctest.Wait()
+		cancel()
+		if err := <-done; err != nil || !slices.Equal(told, []int{5}) {
+			t.Errorf("told of %v cores, %v; want 5 once", told, err)
+		}
+	})
+}
+
+// The watcher looks when the beat says.
+func TestWatcherKeepsTheBeat(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		beats := 0
+		w := NewWatcher(WatchConfig{Config: Config{Product: "acme", Root: tree(t, metal)}, Every: time.Second,
+			Beat: func(every time.Duration) time.Duration {
+				if beats++; every != time.Second {
+					t.Errorf("asked for a beat of %s", every)
+				}
+				return time.Hour
+			}, OnChange: func(Report) {}})
+		done := make(chan error)
+		go func() { done <- w.Run(ctx) }()
+		<-time.After(150 * time.Minute)
+		cancel()
+		if err := <-done; err != nil || beats != 3 {
+			t.Errorf("in two and a half hours %d beats of an hour, %v", beats, err)
+		}
+	})
+}
+
 func TestCountList(t *testing.T) {
 	for s, want := range map[string]int{"": 0, "0": 1, "0-3": 4, "0-3,8": 5, "1,3-4,7\n": 4} {
 		if n, err := countList(s); err != nil || n != want {
@@ -295,7 +371,8 @@ func TestOwnLimitsWithHostMounts(t *testing.T) {
 		"sys/fs/cgroup/cpu.max": "150000 100000\n"})
 	p := placesOf(tree(t, metal))
 	p.ownProc, p.ownSys = filepath.Join(own, "proc"), filepath.Join(own, "sys")
-	if physical, logical, effective := cores(t.Context(), p); physical != 4 || logical != 8 || effective != 1.5 {
+	physical, logical, effective := new(counter).count(t.Context(), p)
+	if physical != 4 || logical != 8 || effective != 1.5 {
 		t.Errorf("got %d, %d, %v", physical, logical, effective)
 	}
 	if _, container := surroundings(t.Context(), p); container != "lxc" {

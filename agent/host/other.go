@@ -47,8 +47,11 @@ func surroundings(ctx context.Context, _ places) (virtual, container string) {
 	return "", ""
 }
 
-// cores counts the cores. This system has no control groups: all are effective.
-func cores(ctx context.Context, _ places) (physical, logical int, effective float64) {
+// counter counts cores again and again.
+type counter struct{}
+
+// count counts the cores. This system has no control groups: all are effective.
+func (counter) count(ctx context.Context, _ places) (physical, logical int, effective float64) {
 	logical = runtime.NumCPU()
 	physical, _ = cpu.CountsWithContext(ctx, false)
 	if physical == 0 {

@@ -48,7 +48,9 @@ type Config struct {
 	Movers map[string]Mover // by the name of the part
 	Parts  []Part
 	Now    func() time.Time // the wall clock
-	Log    *slog.Logger
+	// Beat says how long it is until the next look, of those that come so often; nil: that long.
+	Beat func(every time.Duration) time.Duration
+	Log  *slog.Logger
 }
 
 // Vitals knows what is wrong. Make one with New. It is safe for concurrent use.
@@ -71,6 +73,9 @@ type moving struct {
 
 // New returns Vitals that find no fault before Run.
 func New(c Config) *Vitals {
+	if c.Beat == nil {
+		c.Beat = func(every time.Duration) time.Duration { return every }
+	}
 	v := &Vitals{c: c, movers: map[string]*moving{}, faults: map[string]Fault{}}
 	for name := range c.Movers {
 		v.movers[name] = &moving{}
@@ -98,9 +103,9 @@ func (v *Vitals) Run(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() { // a disk that hangs keeps nobody from looking at the movers
 		defer close(done)
-		every(ctx, v.lookAtParts)
+		v.every(ctx, v.lookAtParts)
 	}()
-	every(ctx, v.lookAtMovers)
+	v.every(ctx, v.lookAtMovers)
 	select {
 	case <-done:
 	case <-time.After(StillAfter): // nor the agent from ending
@@ -108,16 +113,17 @@ func (v *Vitals) Run(ctx context.Context) error {
 	return nil
 }
 
-func every(ctx context.Context, look func()) {
-	tick := time.NewTicker(Every)
+func (v *Vitals) every(ctx context.Context, look func()) {
+	tick := time.NewTimer(0)
 	defer tick.Stop()
 	for {
-		look()
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
+		tick.Reset(v.c.Beat(Every))
+		look()
 	}
 }
 

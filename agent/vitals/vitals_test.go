@@ -124,3 +124,17 @@ func TestLookThatHangs(t *testing.T) {
 		}
 	})
 }
+
+// Movers and parts are looked at at once, and then when the beat says.
+func TestBeat(t *testing.T) {
+	desk, looked := &loop{}, 0
+	watched(t, Config{Movers: map[string]Mover{"desk": desk}, Parts: []Part{{Name: "state", Look: func() error {
+		looked++
+		return nil
+	}}}, Beat: func(every time.Duration) time.Duration { return every * 7 / 10 }}, func(*Vitals) {
+		time.Sleep(3 * Every)
+	})
+	if rounds := desk.Rounds(); rounds != 5 || looked != 5 {
+		t.Errorf("in three seconds the movers were looked at %d times and the parts %d times, want 5", rounds, looked)
+	}
+}

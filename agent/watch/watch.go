@@ -59,6 +59,8 @@ type Config struct {
 	Log *slog.Logger
 	// Poll is how often the watcher looks although it has heard of no change. Zero means DefaultPoll.
 	Poll time.Duration
+	// Beat says how long it is until the next such look, of those that come every Poll; nil: that long.
+	Beat func(every time.Duration) time.Duration
 	// ForcePolling asks for ModePolling.
 	ForcePolling bool
 }
@@ -114,6 +116,9 @@ func New(cfg Config) (*Watcher, error) {
 	cfg.Path = abs
 	if cfg.Poll == 0 {
 		cfg.Poll = DefaultPoll
+	}
+	if cfg.Beat == nil {
+		cfg.Beat = func(every time.Duration) time.Duration { return every }
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -213,7 +218,7 @@ func (r *run) loop(ctx context.Context) error {
 			close(done)
 		}
 		r.waiting = nil
-		wake := began.Add(r.cfg.Poll)
+		wake := began.Add(r.cfg.Beat(r.cfg.Poll))
 		if !next.IsZero() && next.Before(wake) {
 			wake = next
 		}
