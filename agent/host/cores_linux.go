@@ -29,7 +29,7 @@ func (c *counter) count(ctx context.Context, p places) (physical, logical int, e
 	if logical == 0 {
 		logical, _ = cpu.CountsWithContext(p.context(ctx), true)
 	}
-	// Each processor has some files that say which core it is of. A core is never another while its processor is online.
+	// Each processor has files that say which core it is of. That is no other one while the processor is online.
 	if physical = c.physical; physical == 0 || logical == 0 || online != c.online {
 		physical = topology(p)
 		c.online, c.physical = online, physical
