@@ -267,7 +267,7 @@ func TestNeverMoreThanOut(t *testing.T) {
 			began := time.Now()
 			for range rapid.IntRange(1, 25).Draw(rt, "steps") {
 				h := all[rapid.IntRange(0, 2).Draw(rt, "agent")]
-				switch rapid.IntRange(0, 6).Draw(rt, "step") {
+				switch rapid.IntRange(0, 7).Draw(rt, "step") {
 				case 0, 1:
 					h.want(rapid.Int64Range(1, 10).Draw(rt, "want"))
 				case 2:
@@ -282,6 +282,12 @@ func TestNeverMoreThanOut(t *testing.T) {
 					c.change(func() { c.slow = time.Duration(rapid.IntRange(0, 20).Draw(rt, "slow")) * time.Second })
 				case 5:
 					c.change(func() { c.missed = rapid.Bool().Draw(rt, "missed") })
+				case 6:
+					c.change(func() {
+						if c.sized = nil; rapid.Bool().Draw(rt, "sized") {
+							c.sized = plugin.Transiently("no space")
+						}
+					})
 				default:
 				}
 				for range rapid.IntRange(0, 30).Draw(rt, "seconds") {
