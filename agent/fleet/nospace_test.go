@@ -1,38 +1,22 @@
 package fleet
 
 import (
-	"context"
 	"errors"
-	"slices"
+	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
-
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"github.com/usher-agent/usher/agent/bubble"
 	"github.com/usher-agent/usher/plugin"
 )
 
-// quotaStore is a store that is out of its quota while full is set: as etcd, it refuses each transaction that may write
-// a value, and makes no leases. It renews them, reads and deletes.
-type quotaStore struct {
-	Store
-	full *bool
-}
-
-func (q quotaStore) Txn(ctx context.Context, t *Txn) (*Result, error) {
-	if *q.full && slices.ContainsFunc(slices.Concat(t.Then, t.Else), func(o Op) bool { return o.Put != "" }) {
-		return nil, rpctypes.ErrNoSpace
-	}
-	return q.Store.Txn(ctx, t)
-}
-
-func (q quotaStore) Grant(ctx context.Context, ttl time.Duration) (Lease, time.Duration, error) {
-	if *q.full {
-		return 0, 0, rpctypes.ErrNoSpace
-	}
-	return q.Store.Grant(ctx, ttl)
+// outOfSpace has the store be out of its quota, or not any more.
+func (s *sim) outOfSpace(is bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.full = is
 }
 
 // saysQuota reports whether an error tells people that etcd is out of quota.
@@ -46,10 +30,9 @@ func saysQuota(err error) bool {
 // written was that a dead agent's slots are free, or that somebody waits.
 func TestOutOfQuota(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
-		r, full := newRig(t), false
+		r := newRig(t)
 		open := func(id string) (*Fleet, *Bound) {
 			f, _ := r.agent(id, new([]byte))
-			f.cfg.Store = quotaStore{f.cfg.Store, &full}
 			r.join(f)
 			return f, r.bound(f, 10)
 		}
@@ -63,7 +46,7 @@ func TestOutOfQuota(t *testing.T) {
 		}
 		block := r.must(r.checkOut(of, "1", 3))
 		r.must(r.checkOut(dies, "1", 7))
-		full = true
+		r.sim.outOfSpace(true)
 		keeps := func(for_ time.Duration) {
 			t.Helper()
 			for end := time.Now().Add(for_); time.Now().Before(end); time.Sleep(2 * time.Second) {
@@ -99,7 +82,7 @@ func TestOutOfQuota(t *testing.T) {
 		l := site(8)
 		of = a.For(l, []byte("another"), nil, func(string) bool { return true }).(*Bound)
 		keeps(30 * time.Second)
-		full = false
+		r.sim.outOfSpace(false)
 		r.must(of.Extend(t.Context(), &plugin.Extend{Block: block.ID, Slots: 3}))
 		if got := r.value("/u/p/" + streams + "/t"); !strings.Contains(got, `"limit":8`) {
 			t.Errorf("the terms are %s", got)
@@ -109,4 +92,28 @@ func TestOutOfQuota(t *testing.T) {
 		}
 		r.adds()
 	})
+}
+
+// A crowd whose store is out of its quota now and then, beside all else that happens to it, hands out no more than the
+// licence grants, and is served once there is room.
+func TestCrowdOutOfQuota(t *testing.T) {
+	for i := range *seeds {
+		seed := uint64(*from + i)
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
+				playAs(t, seed, func(y *history) {
+					rng := rand.New(rand.NewPCG(seed, 11))
+					y.looks = func() {
+						if rng.IntN(30) == 0 {
+							y.fault("quota", 40*time.Second, func() { y.sim.outOfSpace(true) },
+								func() { y.sim.outOfSpace(false) })
+						}
+					}
+				})
+			})
+		})
+		if t.Failed() {
+			return
+		}
+	}
 }

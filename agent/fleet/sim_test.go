@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
 
 // sim is a store as etcd is one, in memory and on the time of a bubble: revisions, leases, watches that lag, and the
@@ -28,6 +30,7 @@ type sim struct {
 	compacted int64 // what was before this revision is not known any more
 	copy      int   // how often it was restored
 	down      bool  // no quorum
+	full      bool  // out of quota: nothing is written, and no lease made; leases are renewed, and keys deleted
 	writes    int
 	calls     int       // transactions, grants and renewals
 	passed    *passings // who was passed in turn; nil: nobody looks
@@ -230,6 +233,9 @@ func (s *sim) txn(t *Txn) (*Result, error) {
 		return nil, errNoQuorum
 	}
 	s.expire()
+	if s.full && slices.ContainsFunc(slices.Concat(t.Then, t.Else), func(o Op) bool { return o.Put != "" }) {
+		return nil, rpctypes.ErrNoSpace // whichever of the two would be done
+	}
 	done := !slices.ContainsFunc(t.If, func(is Is) bool { return !s.is(is) })
 	ops := t.Else
 	if done {

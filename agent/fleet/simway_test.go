@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 )
 
 // way is one agent's way to a sim, with what a network does to calls.
@@ -97,6 +99,9 @@ func (w *way) Grant(ctx context.Context, ttl time.Duration) (Lease, time.Duratio
 		defer s.mu.Unlock()
 		if s.down {
 			return 0, errNoQuorum
+		}
+		if s.full {
+			return 0, rpctypes.ErrNoSpace
 		}
 		s.calls++
 		s.next++
