@@ -117,11 +117,15 @@ func TestSectionFaults(t *testing.T) {
 // The type of a problem leads to the section of its code.
 func TestProblemTypes(t *testing.T) {
 	t.Parallel()
+	anchors := map[string]map[string]bool{}
 	for c := range api.Codes() {
 		link := api.ProblemPage + string(c)
 		page, anchor, _ := strings.Cut(link, "#")
 		page, ok := strings.CutPrefix(page, "https://github.com/usher-agent/usher/blob/main/")
-		if !ok || !anchorsOf(t, "../../"+page)[anchor] {
+		if ok && anchors[page] == nil {
+			anchors[page] = anchorsOf(t, "../../"+page)
+		}
+		if !ok || !anchors[page][anchor] {
 			t.Errorf("%s leads nowhere", link)
 		}
 	}

@@ -60,6 +60,14 @@ func TestProseLines(t *testing.T) {
 	}
 }
 
+// What anchorsOf looks for in a line.
+var (
+	ownID       = regexp.MustCompile(`<a id="([^"]+)">`)
+	heading     = regexp.MustCompile(`^#+ (.*)`)
+	linked      = regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`)
+	notInAnchor = regexp.MustCompile(`[^\p{L}\p{N}_ -]`)
+)
+
 // anchorsOf returns the places of a page that a link may name: its headings as GitHub has them, and its own ids.
 func anchorsOf(t *testing.T, page string) map[string]bool {
 	t.Helper()
@@ -69,15 +77,15 @@ func anchorsOf(t *testing.T, page string) map[string]bool {
 		if strings.HasPrefix(strings.TrimSpace(line), "```") {
 			code = !code
 		}
-		for _, m := range regexp.MustCompile(`<a id="([^"]+)">`).FindAllStringSubmatch(line, -1) {
+		for _, m := range ownID.FindAllStringSubmatch(line, -1) {
 			out[m[1]] = true
 		}
-		title := regexp.MustCompile(`^#+ (.*)`).FindStringSubmatch(strings.TrimSpace(line))
+		title := heading.FindStringSubmatch(strings.TrimSpace(line))
 		if code || title == nil {
 			continue
 		}
-		text := regexp.MustCompile(`\[([^\]]*)\]\([^)]*\)`).ReplaceAllString(title[1], "$1")
-		words := regexp.MustCompile(`[^\p{L}\p{N}_ -]`).ReplaceAllString(strings.ToLower(text), "")
+		text := linked.ReplaceAllString(title[1], "$1")
+		words := notInAnchor.ReplaceAllString(strings.ToLower(text), "")
 		slug := strings.ReplaceAll(words, " ", "-")
 		for n, free := 1, slug; ; n++ {
 			if !out[free] {

@@ -63,7 +63,7 @@ func makePackages(dir string) error {
 		cmd := exec.Command("make", append([]string{"-s", "package", "BIN=" + dir}, args...)...)
 		cmd.Dir = "../.."
 		cmd.Env = slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "MAKE") })
-		cmd.Env = append(cmd.Env, "COMPRESSION=zstd")
+		cmd.Env = append(cmd.Env, "COMPRESSION=fast")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("make package %v: %w: %s", args, err, out)
 		}
