@@ -53,6 +53,22 @@ func explaining(faults []MemberFault, members int) *MemberFault {
 	return &faults[0]
 }
 
+// Explain returns which fault an error of a store is, and says what is wrong in words. Where the store has not
+// answered, it looks at each of its members.
+func Explain(ctx context.Context, store Store, err error) (f Fault, reason string) {
+	f, reason = FaultOf(err)
+	d, ok := store.(Diagnoser)
+	if f != FaultSilent || !ok {
+		return f, reason
+	}
+	ctx, cancel := context.WithTimeout(ctx, diagnoseWithin)
+	defer cancel()
+	if m := explaining(d.Diagnose(ctx, ""), d.Members()); m != nil {
+		return m.Fault, m.Endpoint + ": " + m.Reason
+	}
+	return f, reason
+}
+
 // Diagnose goes the way to each member step by step: name, connection, TLS, user, leader, quota. It returns the first
 // fault of each member, in the order of the configuration; where no member has one, that of a read of the key.
 func (e *Etcd) Diagnose(ctx context.Context, key string) []MemberFault {

@@ -44,7 +44,10 @@ func (w *Way) Open() (password string, way *tls.Config, err error) {
 		if err != nil {
 			return "", nil, fmt.Errorf("%s: %w", w.Password.Setting, err)
 		}
-		password = strings.TrimSpace(string(b))
+		if password = strings.TrimSpace(string(b)); password == "" {
+			return "", nil, fmt.Errorf("%s: %s is empty; write the password into it", w.Password.Setting,
+				w.Password.Path)
+		}
 	}
 	if !w.Secure() {
 		return password, nil, nil

@@ -19,7 +19,7 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// fleetWay is how a command reaches a fleet: through the agent, or, with a user of etcd, by itself.
+// fleetWay is how a command reaches a fleet: through the agent, or, with a configuration or a user of etcd, by itself.
 type fleetWay struct {
 	c    *cli
 	src  source
@@ -36,7 +36,9 @@ func (c *cli) fleetCommand() *cobra.Command {
 
 The agent does what is asked, with its own user of etcd. Where that may not put others out, --etcd-user and
 --etcd-password-file name an operator's user, or --etcd-cert and --etcd-key an operator's client certificate, whose
-common name is the user. Then the command goes to the etcd of the configuration itself, and needs no running agent.`}
+common name is the user. Then the command goes to the etcd of the configuration itself, and needs no running agent. With
+--config alone it does so as the user of that configuration: where all members are site servers, a file with
+"fleet: {endpoints: [https://etcd-1.example.com:2379]}" will do.`}
 	cmd.AddCommand(way.statusCommand(), way.drainCommand(), way.evictCommand(), way.rulesCommand())
 	f := cmd.PersistentFlags()
 	f.StringVar(&way.user, "etcd-user", "", "go to etcd itself, as this user")
@@ -44,12 +46,27 @@ common name is the user. Then the command goes to the etcd of the configuration 
 	f.StringVar(&way.cert, "etcd-cert", "", "go to etcd itself, with this client certificate (PEM)")
 	f.StringVar(&way.key, "etcd-key", "", "the file with the private key of --etcd-cert")
 	f.StringVar(&way.src.file, "config", "",
-		"with --etcd-user or --etcd-cert, and for rules: the configuration file that names etcd")
+		"go to etcd itself: the configuration file that names it")
 	return cmd
 }
 
 // itself reports whether the command goes to etcd itself.
-func (w *fleetWay) itself() bool { return w.user != "" || w.cert != "" || w.key != "" }
+func (w *fleetWay) itself() bool { return w.named() || w.src.file != "" }
+
+// named reports whether the command names the user of etcd.
+func (w *fleetWay) named() bool { return w.user != "" || w.cert != "" || w.key != "" }
+
+// flags has a text name the flags of this command where it names keys of the configuration that they stand for.
+func (w *fleetWay) flags(text string) string {
+	if w.user != "" {
+		text = strings.NewReplacer("fleet.user", "--etcd-user",
+			"fleet.password_file", "--etcd-password-file").Replace(text)
+	}
+	if w.cert != "" {
+		text = strings.NewReplacer("fleet.cert_file", "--etcd-cert", "fleet.key_file", "--etcd-key").Replace(text)
+	}
+	return text
+}
 
 // operator returns what asks etcd itself; nil: the agent is asked.
 func (w *fleetWay) operator() (*fleet.Operator, func(), error) {
@@ -78,7 +95,7 @@ func (w *fleetWay) direct() (*fleet.Operator, func(), error) {
 		return nil, nil, fail(exitConfig, "docs/fleet.md says how a fleet is set up",
 			"the configuration names no fleet")
 	}
-	if w.itself() { // else the agent's own user, in the place of the certificate's
+	if w.named() { // else the agent's own user, in the place of the certificate's
 		cfg.Fleet.User, cfg.Fleet.PasswordFile = w.user, w.file
 	}
 	if w.cert != "" {
@@ -89,7 +106,7 @@ func (w *fleetWay) direct() (*fleet.Operator, func(), error) {
 	}
 	store, err := agent.DialFleet(cfg)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, errors.New(w.flags(err.Error()))
 	}
 	by, _ := os.Hostname() // for people; it may be empty
 	return &fleet.Operator{Store: store, Prefix: cfg.Fleet.Prefix, By: strings.TrimPrefix(w.user+" on "+by, " on "),
@@ -115,8 +132,8 @@ func ask[T any](ctx context.Context, w *fleetWay, agent func() (*T, error),
 	out, err := direct(ctx, o)
 	var unknown *fleet.UnknownAgentError
 	if err != nil && !errors.As(err, &unknown) {
-		fault, reason := fleet.FaultOf(err)
-		return nil, fail(exitFailed, fault.Mend(), "%s", reason)
+		fault, reason := fleet.Explain(ctx, o.Store, err)
+		return nil, fail(exitFailed, w.flags(fault.Mend()), "%s", reason)
 	}
 	return &out, err
 }
@@ -153,7 +170,7 @@ func (w *fleetWay) drainCommand() *cobra.Command {
 		Short: "Have a host give its idle slots back to the fleet, and take none",
 		Long: `Have a host's agent give its idle slots back to the fleet, and take none from now on, also after a
 restart. The leases that are held there go on; what they release goes back. HOST is the host's name in the fleet, or
-the beginning of its agent's key.`,
+the first four or more letters of its agent's key.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			done, err := ask(ctx, w, func() (*wire.FleetDone, error) {
@@ -186,9 +203,9 @@ func (w *fleetWay) evictCommand() *cobra.Command {
 		Long: `Put a host out of the fleet. Its agent gets no more slots, and cannot join again, also after a
 restart, until "usher fleet evict --undo HOST". The command waits until the agent's fence is over, so that it hands
 out nothing any more, frees its slots, and says so. Leases that are held there may still run; their slots count no
-longer. Exits 1 when the fence is not over after --wait; run it again to wait on. With --etcd-user nothing remembers
-when the fence began to count: each run counts it from the beginning, and without --wait it waits until the fence is
-over. HOST is the host's name in the fleet, or the beginning of its agent's key.`,
+longer. Exits 1 when the fence is not over after --wait; run it again to wait on. A command that goes to etcd itself
+remembers nothing of when the fence began to count: each run counts it from the beginning, and without --wait it waits
+until the fence is over. HOST is the host's name in the fleet, or the first four or more letters of its agent's key.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			if undo && cmd.Flags().Changed("wait") {
@@ -224,7 +241,7 @@ over. HOST is the host's name in the fleet, or the beginning of its agent's key.
 		}}
 	cmd.Flags().BoolVar(&undo, "undo", false, "let the host join again")
 	spanVar(cmd.Flags(), &wait, "wait", 2*time.Minute, 0,
-		"how long to wait for the fence, up to 15m; with --etcd-user the default is until it is over")
+		"how long to wait for the fence, up to 15m; from etcd itself the default is until it is over")
 	return cmd
 }
 

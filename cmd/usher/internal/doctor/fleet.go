@@ -83,12 +83,22 @@ func (e *exam) fleetOf() {
 		e.notLooked("place in the fleet", err)
 		return
 	}
+	if e.cfg == nil || len(e.cfg.Fleet.Endpoints) == 0 { // the doctor has not gone there itself
+		e.store(f)
+	}
 	e.place(f)
 }
 
 // OfServer looks at how a site server stands in its fleet.
 func OfServer(f *wire.Fleet) []Finding {
 	e := &exam{}
+	e.store(f)
+	e.place(f)
+	return sorted(e.found)
+}
+
+// store tells what a member of the fleet has found wrong with the members of etcd.
+func (e *exam) store(f *wire.Fleet) {
 	for _, m := range f.Store {
 		result := Bad
 		if f.State == "member" {
@@ -100,13 +110,15 @@ func OfServer(f *wire.Fleet) []Finding {
 		}
 		e.add(result, code, "etcd "+m.Endpoint, m.Hint, "%s", m.Reason)
 	}
-	e.place(f)
-	return sorted(e.found)
 }
 
 // place looks at a place in a fleet.
 func (e *exam) place(f *wire.Fleet) {
 	const check = "place in the fleet"
+	mend := "mend the way to etcd"
+	if f.Hint != "" {
+		mend += ": " + f.Hint
+	}
 	undo := strings.ReplaceAll("`usher fleet VERB --undo "+f.Name+"` ends that", "VERB", "drain")
 	switch f.State {
 	case "waiting":
@@ -114,10 +126,10 @@ func (e *exam) place(f *wire.Fleet) {
 	case "evicted":
 		e.bad("FLEET_EVICTED", check, f.Hint, "%s", f.Reason)
 	case "fenced":
-		e.bad("FLEET_FENCED", check, "mend the way to etcd; the agent joins again by itself",
+		e.bad("FLEET_FENCED", check, mend+"; the agent joins again by itself",
 			"the agent grants no slots of the fleet: %s", dash(f.Reason))
 	case "cut_off":
-		e.warn("FLEET_FENCED", check, "mend the way to etcd before that",
+		e.warn("FLEET_FENCED", check, mend+", before that",
 			"etcd does not answer the agent, which grants from its blocks for %.0f seconds more: %s", f.FenceSeconds,
 			f.Reason)
 	case "quarantine":
@@ -126,7 +138,11 @@ func (e *exam) place(f *wire.Fleet) {
 	case "draining":
 		e.warn("FLEET_DRAINED", check, undo, "an operator has this host give its idle slots back, and take none")
 	case "joining":
-		e.warn("FLEET_FENCED", check, "see what the log says of the fleet", "it has not joined the fleet yet: %s",
+		result, first := Bad, mend+"; the agent joins by itself"
+		if f.Hint == "" { // it may be about to
+			result, first = Warning, "see what the log says of the fleet"
+		}
+		e.add(result, "FLEET_FENCED", check, first, "it has not joined the fleet yet, and grants nothing of it: %s",
 			dash(f.Reason))
 	case "member":
 		e.inFleet = true
