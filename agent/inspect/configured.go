@@ -61,15 +61,9 @@ func Configured(c *config.Config) (*Inspection, error) {
 		products = []string{vendor}
 	}
 	result, err := For(c).Judge(Question{Documents: docs, Anchors: anchors, LicenseKeys: keys, Products: products,
-		Now: time.Now()})
+		Shared: sharing(c), Now: time.Now()})
 	if err != nil {
 		return nil, err
-	}
-	if fromFleet(c, result.Verdict) {
-		v := result.Verdict
-		v.Warnings = slices.DeleteFunc(v.Warnings, func(w enforcer.Warning) bool {
-			return w.Code == enforcer.WarnNotShared
-		})
 	}
 	out := &Inspection{Result: result}
 	for _, l := range listeners {
@@ -78,26 +72,13 @@ func Configured(c *config.Config) (*Inspection, error) {
 	return out, nil
 }
 
-// fromFleet reports whether a fleet gives an agent with a configuration all pools and meters that it may not hand out
-// by itself.
-func fromFleet(c *config.Config, v *enforcer.Verdict) bool {
-	if len(c.Fleet.Endpoints) == 0 {
-		return false
+// sharing returns which pools and meters of a site a fleet or site servers give to an agent with a configuration.
+func sharing(c *config.Config) func(l *enforcer.License, name string) bool {
+	fleet, servers := len(c.Fleet.Endpoints) > 0, len(c.Upstream.PoolServers()) > 0
+	return func(l *enforcer.License, name string) bool {
+		return fleet && (len(c.Fleet.Pools) == 0 || slices.Contains(c.Fleet.Pools, name)) ||
+			servers && l.SiteServer != ""
 	}
-	lacks := func(name, notShared string) bool {
-		return notShared != "" && len(c.Fleet.Pools) > 0 && !slices.Contains(c.Fleet.Pools, name)
-	}
-	for _, p := range v.Pools {
-		if lacks(p.Name, p.NotShared) {
-			return false
-		}
-	}
-	for _, m := range v.Meters {
-		if lacks(m.Name, m.NotShared) {
-			return false
-		}
-	}
-	return true
 }
 
 // Faults joins all that is wrong with what a configuration names: keys, users and groups, listeners and the files of

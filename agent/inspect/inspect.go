@@ -38,7 +38,9 @@ type Question struct {
 	Products    []string       // none: any
 	Host        *enforcer.Host // nil: this one, with this agent's key
 	AgentKey    string         // with Host: the thumbprint of its agent's key; empty: it has none
-	Now         time.Time
+	// Shared reports whether this host gets shares of a pool or meter of a site's licence; nil: of none.
+	Shared func(l *enforcer.License, name string) bool
+	Now    time.Time
 }
 
 // Result is the outcome of a judgement.
@@ -93,7 +95,33 @@ func (i Inspector) Judge(q Question) (*Result, error) {
 			f.Seen[d.License.Ref()] = q.Now
 		}
 	}
+	if q.Shared != nil {
+		f.Budgets = shares(f.Documents, q.Shared)
+	}
 	f.Host, out.Host = here, here
 	out.Verdict = enforcer.Judge(f, q.Now)
 	return out, nil
+}
+
+// shares returns a share of nothing of each pool and meter that is shared: how much it is, an agent only learns.
+func shares(documents []enforcer.Document,
+	shared func(*enforcer.License, string) bool) map[enforcer.Share]enforcer.Limit {
+	out := map[enforcer.Share]enforcer.Limit{}
+	for _, d := range documents {
+		if d.License == nil {
+			continue
+		}
+		see := func(name string) {
+			if shared(d.License, name) {
+				out[enforcer.Share{License: d.License.Ref(), Pool: name}] = 0
+			}
+		}
+		for name := range d.License.Pools {
+			see(name)
+		}
+		for name := range d.License.Meters {
+			see(name)
+		}
+	}
+	return out
 }
