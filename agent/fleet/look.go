@@ -96,11 +96,13 @@ func (o *Operator) picture(ctx context.Context) (*picture, error) {
 	}
 	for _, kv := range res.Got[4] {
 		owned, _ := read[owned](kv, true)
-		of(strings.TrimPrefix(kv.Key, lists[2])).Name = owned.Name
+		if id := strings.TrimPrefix(kv.Key, lists[2]); id != "" {
+			of(id).Name = owned.Name
+		}
 	}
 	for _, kv := range res.Got[3] {
 		id, what, _ := strings.Cut(strings.TrimPrefix(kv.Key, lists[1]), "/")
-		if id == rulesKey {
+		if id == rulesKey || id == "" {
 			continue
 		}
 		a, order := of(id), ordered(kv)
@@ -114,6 +116,9 @@ func (o *Operator) picture(ctx context.Context) (*picture, error) {
 	}
 	for _, kv := range res.Got[2] {
 		id := strings.TrimPrefix(kv.Key, lists[0])
+		if id == "" {
+			continue
+		}
 		m, _ := read[member](kv, true)
 		a := of(id)
 		a.Name, a.Version, a.Alive, a.TTLSeconds = cmp.Or(m.Name, a.Name), m.Version, true, m.TTL
@@ -141,7 +146,7 @@ func shareOf(kv KV) share {
 	return x
 }
 
-// pools takes the keys p/.
+// pools takes the keys p/. It passes over those that no agent writes.
 func (p *picture) pools(kvs []KV, prefix string, of func(string) *wire.FleetAgent) {
 	pools := map[string]*wire.FleetPool{}
 	shares := map[[2]string]*wire.FleetShare{}
@@ -149,6 +154,9 @@ func (p *picture) pools(kvs []KV, prefix string, of func(string) *wire.FleetAgen
 	for _, kv := range kvs {
 		name, rest, _ := strings.Cut(strings.TrimPrefix(kv.Key, prefix), "/")
 		kind, id, _ := strings.Cut(rest, "/")
+		if name == "" || kind == "" || (kind == "g" || kind == "w") != (id != "") {
+			continue
+		}
 		pool := pools[name]
 		if pool == nil {
 			pool = &wire.FleetPool{Pool: plainOf(name), Key: name}
