@@ -15,6 +15,7 @@ import (
 
 	"github.com/usher-agent/usher/agent/clock"
 	"github.com/usher-agent/usher/agent/journal"
+	"github.com/usher-agent/usher/agent/journal/sealed"
 	"github.com/usher-agent/usher/agent/seals"
 	"github.com/usher-agent/usher/enforcer"
 )
@@ -47,11 +48,12 @@ type store struct {
 	touched [2]touched // of the runtime journal, of the durable one
 	// the durable journal tells of hold-offs, none of which is in force any more; under the desk's lock
 	holdOffsOver bool
-	anew         bool        // the journals are to begin anew: another thing is kept of leases
-	profiles     atomic.Bool // of holders are kept
-	steps        int         // how often the time had been set when the journals were compacted last; run's alone
-	sealing      sync.Mutex  // one seal or compaction at a time; taken before the desk's lock
-	owed         [2]debt     // of the runtime journal, of the durable one; under the desk's lock
+	anew         bool           // the journals are to begin anew: another thing is kept of leases
+	profiles     atomic.Bool    // of holders are kept
+	steps        int            // how often the time had been set when the journals were compacted last; run's alone
+	sealing      sync.Mutex     // one seal or compaction at a time; taken before the desk's lock
+	trouble      sealed.Trouble // with seals; guarded by sealing
+	owed         [2]debt        // of the runtime journal, of the durable one; under the desk's lock
 	health       health
 	locked       func(state bool) error                  // see Options
 	beat         func(every time.Duration) time.Duration // likewise

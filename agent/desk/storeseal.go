@@ -219,10 +219,8 @@ func (s *store) restore(core *enforcer.Enforcer, mark *enforcer.Mark) (omitted b
 // seal has the seal speak for all that is written and safe. s.sealing is held, or nobody else knows the store.
 func (s *store) seal(j *journal.Journal, gist []byte) {
 	vault, name := s.vault(j)
-	if err := sealed.Seal(j, vault, name, gist); err != nil {
-		s.log.Warn("a journal was not sealed; what was written since the last seal is believed as it is found",
-			"journal", name, "error", err)
-	}
+	s.trouble.Tell(s.log, name, "what was written since the last seal is believed as it is found",
+		sealed.Seal(j, vault, name, gist))
 }
 
 // sealAll seals both journals at the end.

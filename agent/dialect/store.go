@@ -28,8 +28,9 @@ type store struct {
 	vault   *files.Vault // nil: nothing is sealed
 	log     *slog.Logger
 
-	sealing   sync.Mutex  // one seal or compaction at a time; taken before the vault's lock
-	sealLater atomic.Bool // a seal is on its way
+	sealing   sync.Mutex     // one seal or compaction at a time; taken before the vault's lock
+	trouble   sealed.Trouble // guarded by sealing
+	sealLater atomic.Bool    // a seal is on its way
 
 	// writing guards all below it, so that changes are judged and written in one order. It is not held while they are
 	// on their way to the disk: many are safe by one fsync. Taken before mu.
@@ -107,10 +108,7 @@ func (s *store) seal() {
 	if errors.Is(err, journal.ErrClosed) {
 		return // Close has sealed it
 	}
-	if err != nil {
-		s.log.Warn("a journal was not sealed; the agent will believe the records since the last seal as it finds them",
-			"journal", s.name, "error", err)
-	}
+	s.trouble.Tell(s.log, s.name, "the agent will believe the records since the last seal as it finds them", err)
 }
 
 // Close closes the store, which must not be used any more.

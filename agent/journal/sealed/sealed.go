@@ -3,6 +3,8 @@
 package sealed
 
 import (
+	"log/slog"
+
 	"github.com/usher-agent/usher/agent/files"
 	"github.com/usher-agent/usher/agent/journal"
 )
@@ -37,6 +39,24 @@ func Seal(j *journal.Journal, vault *files.Vault, name string, gist []byte) erro
 		return err
 	}
 	return vault.SealJournal(name, files.Extent(x), gist)
+}
+
+// Trouble tells of journals that cannot be sealed: once when that begins, and once when it ends. A full disk would
+// otherwise fill the log as well. Its zero value is ready for use, by one caller at a time.
+type Trouble struct{ told map[string]bool }
+
+// Tell takes note of what came of an attempt to seal a journal. follows says what follows while it fails.
+func (t *Trouble) Tell(log *slog.Logger, name, follows string, err error) {
+	switch {
+	case err != nil && !t.told[name]:
+		log.Warn("a journal was not sealed; "+follows, "journal", name, "error", err)
+	case err == nil && t.told[name]:
+		log.Info("a journal is sealed again", "journal", name)
+	}
+	if t.told == nil {
+		t.told = map[string]bool{}
+	}
+	t.told[name] = err != nil
 }
 
 // Extents returns the extents that a journal may have by its seal, and whether the seal lists the journal at all.

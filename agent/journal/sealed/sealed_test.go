@@ -1,8 +1,11 @@
 package sealed
 
 import (
+	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -72,5 +75,22 @@ func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A journal that cannot be sealed for long is told of once, and once more when it is sealed again.
+func TestTroubleIsToldOnce(t *testing.T) {
+	t.Parallel()
+	var b strings.Builder
+	log := slog.New(slog.NewTextHandler(&b, nil))
+	var trouble Trouble
+	full := errors.New("no space left on device")
+	for _, err := range []error{nil, full, full, full, nil, nil, full} {
+		trouble.Tell(log, "a.journal", "so it is", err)
+		trouble.Tell(log, "b.journal", "so it is", nil)
+	}
+	if not, again := strings.Count(b.String(), "was not sealed"), strings.Count(b.String(), "sealed again"); not != 2 ||
+		again != 1 {
+		t.Errorf("the log says %s", b.String())
 	}
 }
