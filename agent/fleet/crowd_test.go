@@ -20,7 +20,7 @@ import (
 
 var (
 	seeds = flag.Int("fleet.seeds", 15, "how many histories TestCrowd plays")
-	from  = flag.Int("fleet.from", 0, "the number of the first history that TestCrowd and TestCrowdOfServers play")
+	from  = flag.Int("fleet.from", 0, "the number of the first history that TestCrowd, its servers and its rules play")
 )
 
 // crowd is agents with their keepers on one simulated store, and what they may hand out together.
