@@ -129,6 +129,14 @@ func (a *Agent) fleetDrains(pool string) bool {
 	return a.fleet != nil && a.fleet.Drained() && isFleets(a.settings().Fleet, pool)
 }
 
+// fleetDrained returns what ends that an operator has this host drain a pool; empty: none has.
+func (a *Agent) fleetDrained(pool string) string {
+	if !a.fleetDrains(pool) {
+		return ""
+	}
+	return a.fleet.UndoDrain()
+}
+
 // FleetRemarks returns what may not be meant so about the fleet of a configuration: pools that no licence has.
 func FleetRemarks(c *config.Config, v *enforcer.Verdict) (out []string) {
 	has := slices.Concat(slices.Collect(maps.Keys(v.Pools)), slices.Collect(maps.Keys(v.Meters)))

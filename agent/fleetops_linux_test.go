@@ -107,6 +107,7 @@ func drains(t *testing.T, a, b *crashing, freed string) {
 	if !errors.Is(err, client.ErrNoSlots) {
 		t.Errorf("a host that drains grants: %v", err)
 	}
+	saysUndo(t, b, err)
 	f := fleetUntil(t, b, "it says so", func(f *wire.Fleet) bool { return f.State == "draining" })
 	for _, x := range f.Agents {
 		if (x.Draining != nil) != (x.Name == "host1") {
@@ -116,10 +117,27 @@ func drains(t *testing.T, a, b *crashing, freed string) {
 	b.kill()
 	b.run() // it drains after a restart, too
 	fleetUntil(t, b, "it drains still", func(f *wire.Fleet) bool { return f.State == "draining" })
+	_, err = b.Acquire(t.Context(), wire.AcquireRequest{Pool: "streams", N: &one, TTLSeconds: 60})
+	saysUndo(t, b, err)
 	if code, out := a.tool("fleet", "drain", "--undo", "host1"); code != 0 {
 		t.Fatal(out)
 	}
 	mustTake(t, b, 1)
+}
+
+// saysUndo looks that a denial on a host that drains does not have its user wait, and names the command that ends it.
+func saysUndo(t *testing.T, c *crashing, err error) {
+	t.Helper()
+	f, asked := c.Fleet(t.Context())
+	if asked != nil {
+		t.Fatal(asked)
+	}
+	var problem *client.Error
+	if !errors.As(err, &problem) || !strings.Contains(problem.Detail, "an operator has this host give") ||
+		!strings.Contains(problem.Hint, "usher fleet drain --undo "+f.Agent[:12]) ||
+		strings.Contains(problem.Hint, "wait (") {
+		t.Errorf("a host that drains says %v", err)
+	}
 }
 
 // evicts has one host put another out that holds four slots, and lets it join again. The bounds of a second only tell a

@@ -122,7 +122,7 @@ func (o *opening) openDesk() (err error) {
 		Watcher: watchers{o.feeds, o.places},
 		Signals: desk.Signals{
 			Ended: o.holders.Ended, DemandChanged: o.wants.Changed, Short: o.wants.Missed,
-			Elsewhere: o.wants.Elsewhere, Denied: o.denied,
+			Elsewhere: o.wants.Elsewhere, Drained: o.fleetDrained, Denied: o.denied,
 			FencePassed: func() { o.court.Reshare() }},
 		Core: enforcer.Options{MaxLeasesPerUID: o.cfg.Limits.LeasesPerUID, Durable: true,
 			CountUsers: o.cfg.Privacy.Users != eventlog.UsersOmit},

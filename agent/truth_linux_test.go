@@ -70,7 +70,7 @@ func TestDeadSiteServerIsTold(t *testing.T) {
 	s.kill()
 	until("the server is dead", func() bool {
 		l, told := state()
-		return strings.Contains(told, "does not answer since") && strings.Contains(told, "refused") &&
+		return strings.Contains(told, "of the site fail since") && strings.Contains(told, "refused") &&
 			l.SiteServer.State == "retrying" && l.SiteServer.Since != nil
 	})
 	if x := exposition(t, h.path("s")); !strings.Contains(x, `usher_license_warning{code="SITE_SERVER_FAILING"} 1`) {

@@ -220,7 +220,7 @@ func TestFailingRemote(t *testing.T) {
 	f.SharesFailing = map[Ref]Failing{ref: {"refused", "the host is not enrolled", "", noon}}
 	v := Judge(f, noon)
 	for code, says := range map[WarningCode]string{
-		WarnUpstream:   "the upstream does not answer since 2026-01-05 11:59 UTC: connection refused; start it",
+		WarnUpstream:   "calls to the upstream fail since 2026-01-05 11:59 UTC: connection refused; start it",
 		WarnSiteServer: "refuses since 2026-01-05 12:00 UTC: the host is not enrolled",
 	} {
 		if got := warned(v, code); len(got) != 1 || !strings.Contains(got[0], says) {

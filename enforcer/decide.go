@@ -318,8 +318,9 @@ func (p *pool) denial(it Item) *Denial {
 			it.Pool, inUse, p.capacity(), most, it.Amount())
 		d.Hint = "wait (wait_seconds): a share grows by what the site has left; or try again in a moment"
 		if cut := p.grant.Cut; cut.Class != "" {
-			d.Detail += "; " + shareServer + " " + cut.words()
-			d.Hint = "wait (wait_seconds): this agent asks again by itself; `usher doctor` says more"
+			d.Detail += "; " + cut.words(shareServer)
+			d.Hint = "mend that: `usher doctor` says more; this agent asks again by itself, also for acquires that wait " +
+				"(wait_seconds)"
 		}
 		return d
 	}

@@ -114,5 +114,18 @@ func (d *Denial) Elsewhere(out, idle int64, rule string) *Denial {
 	return &said
 }
 
+// Drained returns the denial with the word that an operator has this host give its slots of the site back and take
+// none. end says what ends that. Only a denial for want of a share has anything to say of it; any other is returned as
+// it is.
+func (d *Denial) Drained(end string) *Denial {
+	if d.Code != NotShared && (d.Code != NoSlots || d.Site == 0) {
+		return d
+	}
+	said := *d
+	said.Detail += "; an operator has this host give its slots of the site back and take none"
+	said.Hint = "this host gets no more slots, however long an acquire waits, until an operator ends that: " + end
+	return &said
+}
+
 // Error returns the detail.
 func (d *Denial) Error() string { return d.Detail }

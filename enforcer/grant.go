@@ -122,7 +122,7 @@ func (j *judge) budget(l *License, name string, a amount, s Scope) budget {
 		why := fmt.Sprintf(
 			"its %s slots are the total of a whole site, and nothing proves that this agent has a share of them", a.max)
 		if f := j.SharesFailing[l.Ref()]; f.Class != "" {
-			why += ": " + shareServer + " " + f.words()
+			why += ": " + f.words(shareServer)
 		}
 		return budget{notShared: why}
 	}

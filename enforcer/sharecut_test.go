@@ -6,6 +6,24 @@ import (
 	"time"
 )
 
+// Where an operator has the host take no slots, a denial for want of a share says so, and does not have anybody wait.
+func TestDenialOfADrainedHost(t *testing.T) {
+	const end = "`usher fleet drain --undo k`"
+	for name, d := range map[string]*Denial{
+		"a share": {Code: NoSlots, Site: 4, Detail: "full", Hint: "wait"}, "none": {Code: NotShared, Detail: "full"},
+	} {
+		if said := d.Drained(end); !strings.Contains(said.Detail, "full; an operator has this host give its slots") ||
+			!strings.HasSuffix(said.Hint, end) || strings.Contains(said.Hint, "wait (") || said.Code != d.Code {
+			t.Errorf("%s: %+v", name, said)
+		}
+	}
+	for _, d := range []*Denial{{Code: NoSlots, Detail: "full"}, {Code: Forbidden, Site: 4}} {
+		if d.Drained(end) != d {
+			t.Errorf("%+v is none for want of a share", d)
+		}
+	}
+}
+
 // Where whoever gives the share of a site cannot be asked, a denial says so: since when, why, and what to do.
 func TestDenialNamesWhoIsCutOff(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -18,7 +36,7 @@ func TestDenialNamesWhoIsCutOff(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := factsWith(doc("a.lic", unbound, streams(4)))
 			f.Budgets = c.budgets
-			says := "does not answer since 2026-01-05 11:59 UTC: https://etcd-1:2379: nobody listens there; start it"
+			says := "of the site fail since 2026-01-05 11:59 UTC: https://etcd-1:2379: nobody listens there; start it"
 			for _, failing := range []Failing{{}, {"transient", "https://etcd-1:2379: nobody listens there", "start it",
 				noon.Add(-time.Minute)}} {
 				f.SharesFailing = map[Ref]Failing{"usher/L1": failing}

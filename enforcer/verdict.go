@@ -95,8 +95,8 @@ const (
 	WarnGrantsLess WarningCode = "GRANTS_LESS_SOON"
 	// an upstream check-in or heartbeat is late but within its period's grace
 	WarnCheckInDue WarningCode = "CHECK_IN_DUE"
-	WarnUpstream   WarningCode = "UPSTREAM_FAILING" // the upstream does not answer, or refuses
-	// what lends the slots of a site, or gives its draws, does not answer or refuses
+	WarnUpstream   WarningCode = "UPSTREAM_FAILING" // calls to the upstream fail, or it refuses
+	// calls to what lends the slots of a site, or gives its draws, fail, or it refuses
 	WarnSiteServer    WarningCode = "SITE_SERVER_FAILING"
 	WarnClockBehind   WarningCode = "CLOCK_BEHIND"   // the wall clock is behind the evidence
 	WarnPolling       WarningCode = "POLLING"        // the licence folder is polled; added by the agent

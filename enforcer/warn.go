@@ -106,10 +106,10 @@ func (j *judge) warnRemote(all []*ruling, some bool, warn func(WarningCode, time
 			continue
 		}
 		if f := r.up.Failing; f.Class != "" {
-			warn(WarnUpstream, f.Since, "licence %s: the upstream %s", r.label(), f.words())
+			warn(WarnUpstream, f.Since, "licence %s: %s", r.label(), f.words("the upstream"))
 		}
 		if f := j.SharesFailing[r.license.Ref()]; f.Class != "" {
-			warn(WarnSiteServer, f.Since, "licence %s: %s %s", r.label(), shareServer, f.words())
+			warn(WarnSiteServer, f.Since, "licence %s: %s", r.label(), f.words(shareServer))
 		}
 	}
 }
@@ -117,14 +117,15 @@ func (j *judge) warnRemote(all []*ruling, some bool, warn func(WarningCode, time
 // shareServer is what people are told of a site server, a fleet, or another upstream that gives slots.
 const shareServer = "the server that gives this agent its share of the site"
 
-// words says since when and why calls fail, after the name of whoever is called.
-func (f Failing) words() string {
-	what := "does not answer"
+// words says since when and why calls to somebody fail. One that fails for a while may have been answered, such as that
+// the permission is lacking; the reason says which.
+func (f Failing) words(who string) string {
+	what := "calls to " + who + " fail"
 	switch f.Class {
 	case "refused":
-		what = "refuses"
+		what = who + " refuses"
 	case "misconfigured":
-		what = "cannot be used as it is configured"
+		what = who + " cannot be used as it is configured"
 	}
 	s := fmt.Sprintf("%s since %s: %s", what, minute(f.Since), f.Reason)
 	if f.Hint != "" && !strings.Contains(f.Reason, f.Hint) {

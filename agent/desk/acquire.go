@@ -93,15 +93,29 @@ func (d *Desk) finish(ctx context.Context, a *pending) (Grant, *enforcer.Denial)
 		d.signals.Short(r)
 	}
 	d.seen.Acquired(pool, time.Since(origin)-a.start-waited, dec.Denial, dec.Replayed)
-	if d.signals.Elsewhere != nil && dec.Denial != nil && dec.Denial.Site != 0 {
-		if out, idle, rule, known := d.signals.Elsewhere(dec.Denial.Pool); known {
-			dec.Denial = dec.Denial.Elsewhere(out, idle, rule)
-		}
-	}
+	dec.Denial = d.ofSite(dec.Denial)
 	if d.signals.Denied != nil && dec.Denial != nil && ctx.Err() == nil {
 		d.signals.Denied(r, dec.Denial)
 	}
 	return d.grant(dec)
+}
+
+// ofSite returns a denial with what is known of the site's other slots, and of why this host gets none of them.
+func (d *Desk) ofSite(is *enforcer.Denial) *enforcer.Denial {
+	if is == nil {
+		return nil
+	}
+	if d.signals.Drained != nil {
+		if end := d.signals.Drained(is.Pool); end != "" {
+			return is.Drained(end)
+		}
+	}
+	if d.signals.Elsewhere != nil && is.Site != 0 {
+		if out, idle, rule, known := d.signals.Elsewhere(is.Pool); known {
+			return is.Elsewhere(out, idle, rule)
+		}
+	}
+	return is
 }
 
 // awaitAnswer waits for the answer where the acquire waits for one, and says for how long it did.

@@ -249,7 +249,7 @@ func (b *Bound) grow(ctx context.Context, pool, id string, has, want, least, ahe
 			if has > 0 {
 				return step{then: answer}, nil
 			}
-			return step{}, drainedError(pool)
+			return step{}, f.drainedError(pool)
 		}
 		limit := b.lowest(ctx, name, a, own)
 		free, asked := v.free(f.keys.ticket(name, f.cfg.Agent), limit-v.out(blocks))

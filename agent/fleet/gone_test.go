@@ -35,6 +35,53 @@ func (r *rig) left(id string) (all []string) {
 	return all
 }
 
+// An order to an agent that is gone for good stays until an operator takes it away, by the agent's key; the host that
+// came in its place has its name. What is undone says which other order is there still.
+func TestOrdersToTheGone(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		agent := func(id string) *Fleet {
+			f, _ := r.agent(id, new([]byte))
+			f.cfg.Member.Name = "host"
+			return f
+		}
+		old, next := agent("oldkeyofthehost"), agent("newkeyofthehost")
+		lives := func(f *Fleet) {
+			if _, err := f.ready(t.Context(), true); err != nil {
+				t.Fatal(err)
+			}
+		}
+		lives(old)
+		o := &Operator{Store: &way{sim: r.sim}, Prefix: "/u/", Time: time.Now, Now: old.cfg.Now}
+		if done, err := o.Drain(t.Context(), "host", false); err != nil || done.Gone {
+			t.Fatalf("%+v, %v", done, err)
+		}
+		time.Sleep(2 * time.Hour)
+		lives(next)
+		is, err := o.Look(t.Context(), false)
+		if err != nil || len(is.Agents) != 2 || !is.Agents[0].Alive || is.Agents[0].Draining != nil ||
+			is.Agents[1].Alive || is.Agents[1].Draining == nil {
+			t.Fatalf("%+v, %v", is.Agents, err)
+		}
+		_, err = o.Drain(t.Context(), "host", true)
+		if err == nil || !strings.Contains(err.Error(), "host (oldkeyoftheh, gone)") {
+			t.Errorf("of a name of two hosts: %v", err)
+		}
+		if _, err := o.Evict(t.Context(), "oldkey", 0); err != nil {
+			t.Fatal(err)
+		}
+		if done, err := o.Readmit(t.Context(), "oldkey"); err != nil || !done.Gone || !done.Draining {
+			t.Errorf("%+v, %v", done, err)
+		}
+		if done, err := o.Drain(t.Context(), "oldkey", true); err != nil || !done.Done || !done.Gone || done.Evicted {
+			t.Errorf("%+v, %v", done, err)
+		}
+		if is, err := o.Look(t.Context(), false); err != nil || len(is.Agents) != 1 {
+			t.Errorf("what is left of it: %+v, %v", is.Agents, err)
+		}
+	})
+}
+
 // Keys of an agent that is gone are deleted after an hour, by the member that joined first; not while it has a block,
 // not where it comes back meanwhile, and not where a later version has written what this one cannot read.
 func TestKeysOfTheLongGone(t *testing.T) {

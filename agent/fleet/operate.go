@@ -35,6 +35,9 @@ const shortKey = 12
 
 func known(a wire.FleetAgent) string {
 	key := a.Agent[:min(len(a.Agent), shortKey)]
+	if !a.Alive { // another may have its name now
+		key += ", gone"
+	}
 	if a.Name == "" {
 		return key
 	}
@@ -86,7 +89,7 @@ func (o *Operator) order(name string) string {
 	return text(order{Name: name, By: o.By, At: o.Time().UTC().Truncate(time.Second)})
 }
 
-// Drain has an agent give its idle slots back and take none, or ends that.
+// Drain has an agent give its idle slots back and take none, or ends that, also for one that is gone for good.
 func (o *Operator) Drain(ctx context.Context, host string, undo bool) (wire.FleetDone, error) {
 	a, _, err := o.find(ctx, host)
 	if err != nil {
@@ -100,7 +103,7 @@ func (o *Operator) Drain(ctx context.Context, host string, undo bool) (wire.Flee
 		return wire.FleetDone{}, err
 	}
 	o.tell(ctx, a.Agent)
-	return wire.FleetDone{Agent: a.Agent, Name: a.Name, Done: true}, nil
+	return wire.FleetDone{Agent: a.Agent, Name: a.Name, Done: true, Gone: !a.Alive, Evicted: a.Evicted != nil}, nil
 }
 
 // Readmit lets an agent join again that was put out.
@@ -117,7 +120,7 @@ func (o *Operator) Readmit(ctx context.Context, host string) (wire.FleetDone, er
 	delete(o.gone, a.Agent)
 	o.mu.Unlock()
 	o.tell(ctx, a.Agent)
-	return wire.FleetDone{Agent: a.Agent, Name: a.Name, Done: true}, nil
+	return wire.FleetDone{Agent: a.Agent, Name: a.Name, Done: true, Gone: !a.Alive, Draining: a.Draining != nil}, nil
 }
 
 func (o *Operator) find(ctx context.Context, host string) (*wire.FleetAgent, *picture, error) {

@@ -203,15 +203,27 @@ func (f *Fleet) evicted(kv KV) error {
 		by = " (" + o.By + ", " + o.At.Format(time.RFC3339) + ")"
 	}
 	e := plugin.Transiently("an operator has put this agent out of the fleet%s", by)
-	e.Hint = fmt.Sprintf("`usher fleet evict --undo %s` lets it join again", f.cfg.Agent)
+	e.Hint = fmt.Sprintf("`usher fleet evict --undo %s` lets it join again", Argument(f.cfg.Agent))
 	return e
 }
 
+// UndoDrain is the command with which an operator has the agent take slots again. It names the agent by its key, since
+// two hosts may have one name.
+func (f *Fleet) UndoDrain() string { return "`usher fleet drain --undo " + Argument(f.cfg.Agent) + "`" }
+
+// Argument returns what of an agent's key names the agent in a command, after all flags: a key may begin with a hyphen.
+func Argument(agent string) string {
+	if agent = agent[:min(len(agent), shortKey)]; strings.HasPrefix(agent, "-") {
+		return "-- " + agent
+	}
+	return agent
+}
+
 // drainedError says why a drained agent gets no slots.
-func drainedError(pool string) error {
+func (f *Fleet) drainedError(pool string) error {
 	return &plugin.Error{Class: plugin.Transient, SystemCode: plugin.SystemFull,
 		Reason: "an operator has this host give its slots of " + pool + " back to the fleet, and take none",
-		Hint:   "`usher fleet drain --undo HOST` ends that"}
+		Hint:   f.UndoDrain() + " ends that"}
 }
 
 // notice logs what becomes of the agent's place while the store fails, err: once each.

@@ -99,6 +99,10 @@ type FleetDone struct {
 	Done        bool    `json:"done"`
 	LeftSeconds float64 `json:"left_seconds,omitempty"` // until the evicted agent's fence is over
 	Reason      string  `json:"reason,omitempty"`       // why it is not done
+	Gone        bool    `json:"gone,omitempty"`         // the agent was not in the fleet when it was told
+	// Draining and Evicted are orders that are in force besides what was told: where one was undone, the other.
+	Draining bool `json:"draining,omitempty"`
+	Evicted  bool `json:"evicted,omitempty"`
 }
 
 // FleetEviction is the body of POST /v1/fleet/agents/{host}/eviction.

@@ -169,8 +169,9 @@ func (w *fleetWay) drainCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "drain HOST [--undo]", Args: cobra.ExactArgs(1),
 		Short: "Have a host give its idle slots back to the fleet, and take none",
 		Long: `Have a host's agent give its idle slots back to the fleet, and take none from now on, also after a
-restart. The leases that are held there go on; what they release goes back. HOST is the host's name in the fleet, or
-the first four or more letters of its agent's key.`,
+restart. The leases that are held there go on; what they release goes back. The order stays until --undo, also where
+the host is replaced: --undo KEY takes it away. HOST is the host's name in the fleet, or the first four or more letters
+of its agent's key.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			done, err := ask(ctx, w, func() (*wire.FleetDone, error) {
@@ -182,13 +183,7 @@ the first four or more letters of its agent's key.`,
 			if err != nil || w.c.json {
 				return errors.Join(err, w.printed(done, err))
 			}
-			if undo {
-				fprintf(w.c.out, "%s takes slots of the fleet again\n", hostText(done.Name, done.Agent))
-			} else {
-				fprintf(w.c.out,
-					"%s gives its idle slots back and takes none; `usher fleet status` shows what it has left\n",
-					hostText(done.Name, done.Agent))
-			}
+			fprintln(w.c.out, drainedText(done, undo))
 			return nil
 		}}
 	cmd.Flags().BoolVar(&undo, "undo", false, "let the host take slots again")
@@ -256,6 +251,9 @@ func (w *fleetWay) printed(done *wire.FleetDone, err error) error {
 func (c *cli) sayEvicted(done *wire.FleetDone, undo, direct bool) {
 	host := hostText(done.Name, done.Agent)
 	switch {
+	case undo && done.Draining:
+		fprintf(c.out, "%s may join the fleet again; an operator drains it still: `usher fleet drain --undo %s` has it "+
+			"take slots\n", host, fleet.Argument(done.Agent))
 	case undo:
 		fprintf(c.out, "%s may join the fleet again\n", host)
 	case done.Done && done.Slots == 0:
@@ -272,6 +270,24 @@ func (c *cli) sayEvicted(done *wire.FleetDone, undo, direct bool) {
 		fprintf(c.out, "%s is out of the fleet; its slots are not free yet: %s; %s are left, and %s\n",
 			host, cmp.Or(done.Reason, "its fence is not over"), fenceText(&done.LeftSeconds), on)
 	}
+}
+
+// drainedText says what came of an order to drain, or of its undoing.
+func drainedText(done *wire.FleetDone, undo bool) string {
+	host := hostText(done.Name, done.Agent)
+	switch {
+	case undo && done.Evicted:
+		return host + " drains no more; an operator has put it out still: `usher fleet evict --undo " +
+			fleet.Argument(done.Agent) + "` lets it join again"
+	case undo && done.Gone:
+		return host + " drains no more; it is not in the fleet now"
+	case undo:
+		return host + " takes slots of the fleet again"
+	case done.Gone:
+		return host + " is not in the fleet now; it takes no slots when it joins again, until `usher fleet drain --undo " +
+			fleet.Argument(done.Agent) + "`"
+	}
+	return host + " gives its idle slots back and takes none; `usher fleet status` shows what it has left"
 }
 
 // hostText names an agent.

@@ -125,8 +125,12 @@ func agentRows(f *wire.Fleet) [][]string {
 	for _, a := range f.Agents {
 		state, by := "gone", "-"
 		switch {
+		case a.Evicted != nil && a.Draining != nil:
+			state, by = "evicted, draining", orderText(a.Evicted)
 		case a.Evicted != nil:
 			state, by = "evicted", orderText(a.Evicted)
+		case a.Draining != nil && !a.Alive: // for good, it may be: `drain --undo KEY` takes the order away
+			state, by = "gone, draining", orderText(a.Draining)
 		case a.Draining != nil:
 			state, by = "draining", orderText(a.Draining)
 		case a.Alive:

@@ -70,6 +70,50 @@ func TestEvictedText(t *testing.T) {
 	}
 }
 
+// What came of a drain or of an undoing says what still keeps the host from slots, and that an agent is gone.
+func TestDrainedText(t *testing.T) {
+	t.Parallel()
+	const key = "-bcdefghijklmnop" // as a flag would begin
+	for _, x := range []struct {
+		done  wire.FleetDone
+		undo  bool
+		want  string
+		evict bool
+	}{
+		{wire.FleetDone{}, false, "gives its idle slots back", false},
+		{wire.FleetDone{Gone: true}, false, "until `usher fleet drain --undo -- -bcdefghijkl`", false},
+		{wire.FleetDone{}, true, "takes slots of the fleet again", false},
+		{wire.FleetDone{Gone: true}, true, "drains no more; it is not in the fleet now", false},
+		{wire.FleetDone{Gone: true, Evicted: true}, true, "`usher fleet evict --undo -- -bcdefghijkl`", false},
+		{wire.FleetDone{Gone: true}, true, "may join the fleet again\n", true},
+		{wire.FleetDone{Gone: true, Draining: true}, true, "`usher fleet drain --undo -- -bcdefghijkl`", true},
+	} {
+		x.done.Agent, x.done.Name = key, "h"
+		got := drainedText(&x.done, x.undo)
+		if x.evict {
+			var out strings.Builder
+			(&cli{out: &out}).sayEvicted(&x.done, x.undo, false)
+			got = out.String()
+		}
+		if !strings.Contains(got, x.want) {
+			t.Errorf("%+v: it does not say %q: %s", x.done, x.want, got)
+		}
+	}
+}
+
+// A host that is drained or put out, and one that is gone for good with such an order, are told apart.
+func TestStatesOfAgents(t *testing.T) {
+	t.Parallel()
+	by := &wire.FleetOrder{}
+	for want, a := range map[string]wire.FleetAgent{"member": {Alive: true}, "gone": {},
+		"draining": {Alive: true, Draining: by}, "gone, draining": {Draining: by}, "evicted": {Evicted: by},
+		"evicted, draining": {Evicted: by, Draining: by}} {
+		if got := agentRows(&wire.Fleet{Agents: []wire.FleetAgent{a}})[1][2]; got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
 // How full a member of etcd is, for people.
 func TestSizeOfEtcd(t *testing.T) {
 	for want, m := range map[string]wire.FleetSize{

@@ -3,6 +3,7 @@ package doctor
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/usher-agent/usher/agent"
@@ -112,6 +113,16 @@ func (e *exam) store(f *wire.Fleet) {
 	}
 }
 
+// ofHost returns what names an agent's host in a command: its name, or, where another has that too, its key.
+func ofHost(f *wire.Fleet) string {
+	if f.Name == "" || slices.ContainsFunc(f.Agents, func(a wire.FleetAgent) bool {
+		return a.Name == f.Name && a.Agent != f.Agent
+	}) {
+		return fleet.Argument(f.Agent)
+	}
+	return f.Name
+}
+
 // place looks at a place in a fleet.
 func (e *exam) place(f *wire.Fleet) {
 	const check = "place in the fleet"
@@ -119,7 +130,6 @@ func (e *exam) place(f *wire.Fleet) {
 	if f.Hint != "" {
 		mend += ": " + f.Hint
 	}
-	undo := strings.ReplaceAll("`usher fleet VERB --undo "+f.Name+"` ends that", "VERB", "drain")
 	switch f.State {
 	case "waiting":
 		e.bad("FLEET_CLONE", check, f.Hint, "%s", f.Reason)
@@ -136,7 +146,8 @@ func (e *exam) place(f *wire.Fleet) {
 		e.warn("FLEET_QUARANTINE", check, "it ends by itself once all agents have stated their slots again", "%s",
 			f.Reason)
 	case "draining":
-		e.warn("FLEET_DRAINED", check, undo, "an operator has this host give its idle slots back, and take none")
+		e.warn("FLEET_DRAINED", check, "`usher fleet drain --undo "+ofHost(f)+"` ends that",
+			"an operator has this host give its idle slots back, and take none")
 	case "joining":
 		result, first := Bad, mend+"; the agent joins by itself"
 		if f.Hint == "" { // it may be about to
