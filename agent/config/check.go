@@ -12,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin/catalog"
@@ -214,9 +213,6 @@ func (k *checker) plugins() {
 	}
 }
 
-// maxHostName is how long a host's name in the fleet may be, in bytes: no name of DNS is longer.
-const maxHostName = 253
-
 func (k *checker) fleet() {
 	f := k.config.Fleet
 	if len(f.Endpoints) == 0 {
@@ -226,40 +222,14 @@ func (k *checker) fleet() {
 		}
 		return
 	}
-	var plain, secure string
-	for _, at := range f.Endpoints {
-		a, err := url.Parse(at)
-		if !isServer(at) || strings.Trim(a.Path, "/") != "" || err != nil || !strings.HasPrefix(at, a.Scheme) {
-			k.bad("fleet.endpoints",
-				"fleet.endpoints has %q, and needs addresses such as https://etcd-1.example.com:2379",
-				clip(at))
-			continue
-		}
-		if a.Scheme == "https" {
-			secure = at
-		} else {
-			plain = at
-		}
-	}
-	if plain != "" && secure != "" { // the way to all of them would be as that to the first
-		k.bad("fleet.endpoints", "fleet.endpoints has %q and %q, and all members of etcd must speak TLS, or none",
-			clip(plain), clip(secure))
-	}
-	if !strings.HasPrefix(f.Prefix, "/") || !strings.HasSuffix(f.Prefix, "/") || len(f.Prefix) > 128 {
-		k.bad("fleet.prefix", "fleet.prefix is %q, and must begin and end with a /, such as /usher/", clip(f.Prefix))
-	}
-	if f.TTL < Duration(5*time.Second) || f.TTL > Duration(10*time.Minute) {
-		k.bad("fleet.ttl", "fleet.ttl is %v, and must be from 5s to 10m", f.TTL)
+	for _, x := range f.Faults() {
+		k.bad("fleet."+x.Key, "%s", x.Of("fleet."+x.Key))
 	}
 	if f.OnPartition != PartitionStop && f.OnPartition != PartitionKeep {
 		k.bad("fleet.on_partition", "fleet.on_partition is %q, and must be stop or keep_held", clip(f.OnPartition))
 	}
 	if f.KeepHeld < Duration(time.Second) || f.KeepHeld > Duration(24*time.Hour) {
 		k.bad("fleet.keep_held", "fleet.keep_held is %v, and must be from 1s to 24h", f.KeepHeld)
-	}
-	if len(f.Name) > maxHostName || strings.ContainsFunc(f.Name, unicode.IsControl) {
-		k.bad("fleet.name", "fleet.name is %q, and must be up to %d bytes without control characters", clip(f.Name),
-			maxHostName)
 	}
 	if err := enforcer.CheckHostLabels(f.Labels); err != nil {
 		k.bad("fleet.labels", "fleet.labels: %v", err)

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"cmp"
 	"os"
 	"time"
 
 	"github.com/spf13/pflag"
 
+	"github.com/usher-agent/usher/agent/config"
 	"github.com/usher-agent/usher/agent/fleet"
 	"github.com/usher-agent/usher/agent/fleetway"
 	"github.com/usher-agent/usher/agent/naming"
@@ -44,7 +46,14 @@ func (o *fleetFlags) add(f *pflag.FlagSet) {
 // open makes the way to the fleet; nil: there is none. Where blockTTL was not stated, it becomes as long as it must be.
 func (o *fleetFlags) open(pools bool, blockTTL *time.Duration, stated bool) (*registrar.Fleet, error) {
 	if len(o.endpoints) == 0 {
+		if len(o.labels) > 0 || o.name+o.user+o.password+o.ca+o.cert+o.certKey != "" {
+			return nil, usage("--fleet-endpoint is missing, and the other flags of a fleet are for it; give it, or " +
+				"leave them out")
+		}
 		return nil, nil
+	}
+	if err := o.check(); err != nil {
+		return nil, err
 	}
 	out := &registrar.Fleet{Prefix: o.prefix, TTL: o.ttl, Name: o.name}
 	var err error
@@ -77,4 +86,14 @@ func (o *fleetFlags) open(pools bool, blockTTL *time.Duration, stated bool) (*re
 		Read:     readText}
 	_, _, err = out.Way.Open()
 	return out, err
+}
+
+// check looks at the flags that say how etcd is reached, as an agent does at the same keys of its configuration.
+func (o *fleetFlags) check() error {
+	flags := map[string]string{"endpoints": "--fleet-endpoint"}
+	is := config.Fleet{Endpoints: o.endpoints, Prefix: o.prefix, TTL: config.Duration(o.ttl), Name: o.name}
+	for _, x := range is.Faults() {
+		return usage("%s", x.Of(cmp.Or(flags[x.Key], "--fleet-"+x.Key)))
+	}
+	return nil
 }
