@@ -182,6 +182,9 @@ func (a *Agent) lifecycle(ctx context.Context) error {
 		}
 		close(a.running.ready)
 		a.log.Info("ready", "socket", a.settings().Socket.Path, "product", a.product(), "version", a.options.Version)
+		for _, r := range FleetRemarks(a.settings(), a.desk.Verdict()) {
+			a.log.Warn("a key of the configuration may not be meant so", "remark", r)
+		}
 		debug.FreeOSMemory() // what only the start needed
 		a.running.resume()
 	}

@@ -12,8 +12,10 @@ import (
 )
 
 // Remarks returns what may not be meant so about the rules of a configuration, each with the place of its rule: see
-// [enforcer.Policies.Review]; and rules that name only users, or only groups, that this host does not know.
+// [enforcer.Policies.Review]; and rules that name only users, or only groups, that this host does not know. It returns
+// [FleetRemarks], too.
 func Remarks(c *config.Config, v *enforcer.Verdict) (out []string) {
+	out = FleetRemarks(c, v)
 	ps := c.Rules(hostName())
 	for _, r := range ps.Review(v) {
 		out = append(out, c.RuleRemark(r))

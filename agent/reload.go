@@ -90,7 +90,7 @@ func (a *Agent) reload() (wire.Reloaded, error) {
 	a.server.LookAtCgroups(cgroup)
 	a.desk.SetPolicies(policies)
 	for _, r := range Remarks(merged, a.desk.Verdict()) {
-		a.log.Warn("a policy may not be meant so", "remark", r)
+		a.log.Warn("a key of the configuration may not be meant so", "remark", r)
 	}
 	a.leases.Set(leaseLog(merged))
 	if a.options.SetLevel != nil {

@@ -225,6 +225,11 @@ func (k *checker) fleet() {
 	for _, x := range f.Faults() {
 		k.bad("fleet."+x.Key, "%s", x.Of("fleet."+x.Key))
 	}
+	for i, pool := range f.Pools { // the licence is not known here; FleetRemarks of the agent looks at that
+		if key := fmt.Sprintf("fleet.pools[%d]", i); pool == "" || len(pool) > 64 {
+			k.bad(key, "%s is %q, and needs the name of a pool or meter, of at most 64 bytes", key, clip(pool))
+		}
+	}
 	if f.OnPartition != PartitionStop && f.OnPartition != PartitionKeep {
 		k.bad("fleet.on_partition", "fleet.on_partition is %q, and must be stop or keep_held", clip(f.OnPartition))
 	}

@@ -1,9 +1,23 @@
 package config
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
+
+// A pool of the fleet without a name, or with one that none can have, is refused with its place.
+func TestFleetPools(t *testing.T) {
+	t.Parallel()
+	const pools = "product: acme\nfleet:\n  endpoints: ['http://e']\n  pools:\n  - streams\n  - '%s'\n"
+	for name, want := range map[string]string{"renders": "", "": `u.yaml:6: fleet.pools[1] is "", and needs`,
+		strings.Repeat("x", 65): "u.yaml:6: fleet.pools[1] is \"xxx"} {
+		_, err := Load(Source{File: "u.yaml", Data: fmt.Appendf(nil, pools, name)})
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%q: %v, want %q", name, err, want)
+		}
+	}
+}
 
 // Addresses of etcd that could only fail later, or for another reason, are refused with the configuration.
 func TestFleetEndpoints(t *testing.T) {

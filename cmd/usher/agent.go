@@ -358,7 +358,7 @@ func (c *cli) checkConfig(ctx context.Context, cfg *config.Config, src *source) 
 		return err
 	}
 	c.printNotes(cfg)
-	for _, r := range append(agent.Remarks(cfg, v.Verdict), agent.FleetRemarks(cfg, v.Verdict)...) {
+	for _, r := range agent.Remarks(cfg, v.Verdict) {
 		fprintf(c.errs, "warning: %s\n", r)
 	}
 	for _, w := range v.Verdict.Warnings {
