@@ -29,7 +29,8 @@ func Dial(endpoints []string, user, password string, tlsConfig *tls.Config) *Etc
 	e := &Etcd{making: make(turn, 1)}
 	e.config.Store(&clientv3.Config{Endpoints: endpoints, Username: user, Password: password,
 		TLS: tlsConfig, DialTimeout: dialWithin, DialKeepAliveTime: pingEvery, DialKeepAliveTimeout: pingEvery,
-		Logger: zap.NewNop(), DialOptions: []grpc.DialOption{grpc.WithChainUnaryInterceptor(refuse, e.signIn),
+		Logger: zap.NewNop(), DialOptions: []grpc.DialOption{grpc.WithChainUnaryInterceptor(refuse, e.signIn,
+			e.signInElsewhere),
 			grpc.WithDisableServiceConfig(), grpc.WithDefaultServiceConfig(chooses)}})
 	return e
 }

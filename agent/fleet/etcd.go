@@ -19,7 +19,7 @@ type Etcd struct {
 	client atomic.Pointer[clientv3.Client]
 	token  atomic.Pointer[string] // that the last sign-in has brought
 
-	reads, writes patience
+	reads, writes, signIns patience
 }
 
 // connected returns the client. It makes one where there is none yet.
