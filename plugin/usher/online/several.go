@@ -20,15 +20,22 @@ type Several struct {
 	all     map[string]*Client
 	order   []string // their addresses, from the one that this agent asks first
 
-	mu sync.Mutex
-	at int // in order: whom the agent asks
+	mu   sync.Mutex      // guards what follows
+	at   int             // in order: whom the agent asks
+	lent map[string]loan // by block: who has given it, or given it more time
+}
+
+// loan is a server's block that the agent has, as far as is known: until then, if it does not give it back sooner.
+type loan struct {
+	at    string
+	until time.Time
 }
 
 var _ plugin.Watcher = (*Several)(nil)
 
 // NewSeveral returns the servers at these addresses as one. Agents begin with different ones.
 func NewSeveral(addresses []string, open func(address string) (*Client, error)) (*Several, error) {
-	s := &Several{all: map[string]*Client{}}
+	s := &Several{all: map[string]*Client{}, lent: map[string]loan{}}
 	for _, at := range addresses {
 		c, err := open(at)
 		if err != nil {
@@ -132,6 +139,7 @@ func (s *Several) CheckOut(ctx context.Context, r *plugin.CheckOut) (*plugin.Blo
 		b, err := s.all[at].CheckOut(try, &again)
 		cancel()
 		if err == nil {
+			s.has(b, at)
 			state.took(at, b)
 			b.State = state.text(at)
 			return b, nil
@@ -205,6 +213,7 @@ func (s *Several) extend(ctx context.Context, r *plugin.Extend, state *severalSt
 		return nil, err
 	}
 	s.stay(at)
+	s.has(b, at)
 	state.took(at, b)
 	b.State = state.text(at)
 	return b, nil
@@ -227,6 +236,7 @@ func (s *Several) Return(ctx context.Context, r *plugin.Return) error {
 	}
 	err := s.giveBack(ctx, r, &state, gave, "")
 	if err == nil || !isAway(err) {
+		s.gaveBack(r.Block)
 		return err
 	}
 	for _, at := range s.order {
@@ -252,23 +262,3 @@ func (s *Several) giveBack(ctx context.Context, r *plugin.Return, state *several
 	defer cancel()
 	return s.all[at].giveBack(try, &again, moved)
 }
-
-// Watch waits for news of the server that the agent asks. One that stops says so, and the agent asks the next one.
-func (s *Several) Watch(ctx context.Context, r *plugin.Watch) (*plugin.News, error) {
-	at := s.asked()
-	news, err := s.all[at].Watch(ctx, r)
-	if leaves := (*leavesError)(nil); errors.As(err, &leaves) && len(s.order) > 1 {
-		s.leave(at)
-		return &plugin.News{Moves: true}, nil
-	}
-	return news, err
-}
-
-// Roams reports that there is news although nothing lies idle and nothing is lacked: a server may stop.
-func (s *Several) Roams() bool { return len(s.order) > 1 }
-
-// leavesError is a server's word that it has stopped giving slots.
-type leavesError struct{ fault *plugin.Error }
-
-func (e *leavesError) Error() string { return e.fault.Error() }
-func (e *leavesError) Unwrap() error { return e.fault }

@@ -23,6 +23,14 @@ type siteServer struct {
 	asked   []*online.Request
 	refuses *online.Refusal // instead of an answer
 	dead    bool
+	slow    bool // watches last until they are ended
+}
+
+// waits has watches last a while.
+func (s *siteServer) waits(slow bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.slow = slow
 }
 
 func (s *siteServer) answers(side side, w http.ResponseWriter, r *http.Request) {
@@ -38,6 +46,14 @@ func (s *siteServer) answers(side side, w http.ResponseWriter, r *http.Request) 
 		return
 	}
 	s.asked = append(s.asked, q)
+	if s.slow && q.Call == online.CallWatch {
+		s.mu.Unlock()
+		select {
+		case <-r.Context().Done():
+		case <-time.After(time.Second):
+		}
+		s.mu.Lock()
+	}
 	reply := &online.Reply{Call: q.Call, Issued: time.Now().Unix(), Nonce: q.Nonce, License: q.License, AgentKey: agent,
 		Refused: s.refuses}
 	if s.refuses == nil {
@@ -213,6 +229,46 @@ func TestSeveralHearThatOneStops(t *testing.T) {
 	s.a.last()
 	if news, err := watch(); err != nil || news.Moves || s.a.last().Call != "" {
 		t.Errorf("news come of the one that has the block: %+v, %v", news, err)
+	}
+}
+
+// An agent with blocks of two servers hears that either stops, also of the one that it does not ask now; once, unless
+// that one gives something again. A server without its blocks is not heard.
+func TestSeveralHearAllWhoseBlocksTheyHave(t *testing.T) {
+	s := openSeveral(t)
+	first := s.checkOut()
+	s.a.is(false, away)
+	if second := s.checkOut(); second == first {
+		t.Fatal("the other server gave nothing")
+	}
+	s.a.is(false, nil)
+	watch := func() bool {
+		t.Helper()
+		s.a.last()
+		s.b.last()
+		news, err := s.Watch(t.Context(), &plugin.Watch{Request: s.request(), For: time.Second})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return news.Moves
+	}
+	s.b.waits(true)
+	if s.a.is(false, &online.Refusal{System: plugin.SystemAway, Reason: "it is being stopped", Leaves: true}); !watch() {
+		t.Error("the one that is not asked now stops")
+	}
+	if s.b.waits(false); watch() || s.a.last().Call != "" {
+		t.Error("it is heard again before it gives something")
+	}
+	s.a.is(false, nil)
+	if err := s.extend(first); err != nil { // the agent asks that one again
+		t.Fatal(err)
+	}
+	s.a.waits(true)
+	if s.b.is(true, nil); watch() {
+		t.Error("that the other does not answer is the end of a watch")
+	}
+	if s.b.is(false, &online.Refusal{System: plugin.SystemAway, Reason: "it is drained", Leaves: true}); !watch() {
+		t.Error("the other stops")
 	}
 }
 
