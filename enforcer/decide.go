@@ -319,8 +319,8 @@ func (p *pool) denial(it Item) *Denial {
 		d.Hint = "wait (wait_seconds): a share grows by what the site has left; or try again in a moment"
 		if cut := p.grant.Cut; cut.Class != "" {
 			d.Detail += "; " + cut.words(shareServer)
-			d.Hint = "mend that: `usher doctor` says more; this agent asks again by itself, also for acquires that wait " +
-				"(wait_seconds)"
+			d.Hint = "mend that: `usher doctor` says more; this agent asks again by itself, also for acquires that " +
+				"wait (wait_seconds)"
 		}
 		return d
 	}

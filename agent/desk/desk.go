@@ -58,8 +58,8 @@ type Signals struct {
 	// Elsewhere says how many slots of a pool other hosts have, and how many of them lie idle, where that is known. It
 	// waits for nothing; optional.
 	Elsewhere func(pool string) (out, idle int64, rule string, known bool)
-	// Drained says what ends an operator's order that this host give its slots of a pool back to the site and take none;
-	// empty: there is no such order. It waits for nothing; optional.
+	// Drained says what ends an operator's order that this host give its slots of a pool back to the site and take
+	// none; empty: there is no such order. It waits for nothing; optional.
 	Drained func(pool string) (end string)
 	// FencePassed has the verdict judged again, since part of what it grants is over (see [Desk.SetVerdict]), and
 	// returns when it is in force.

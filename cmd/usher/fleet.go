@@ -252,8 +252,8 @@ func (c *cli) sayEvicted(done *wire.FleetDone, undo, direct bool) {
 	host := hostText(done.Name, done.Agent)
 	switch {
 	case undo && done.Draining:
-		fprintf(c.out, "%s may join the fleet again; an operator drains it still: `usher fleet drain --undo %s` has it "+
-			"take slots\n", host, fleet.Argument(done.Agent))
+		fprintf(c.out, "%s may join the fleet again; an operator drains it still: `usher fleet drain --undo %s` "+
+			"has it take slots\n", host, fleet.Argument(done.Agent))
 	case undo:
 		fprintf(c.out, "%s may join the fleet again\n", host)
 	case done.Done && done.Slots == 0:
@@ -284,8 +284,8 @@ func drainedText(done *wire.FleetDone, undo bool) string {
 	case undo:
 		return host + " takes slots of the fleet again"
 	case done.Gone:
-		return host + " is not in the fleet now; it takes no slots when it joins again, until `usher fleet drain --undo " +
-			fleet.Argument(done.Agent) + "`"
+		return host + " is not in the fleet now; it takes no slots when it joins again, until " +
+			"`usher fleet drain --undo " + fleet.Argument(done.Agent) + "`"
 	}
 	return host + " gives its idle slots back and takes none; `usher fleet status` shows what it has left"
 }

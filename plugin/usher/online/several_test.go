@@ -253,7 +253,8 @@ func TestSeveralHearAllWhoseBlocksTheyHave(t *testing.T) {
 		return news.Moves
 	}
 	s.b.waits(true)
-	if s.a.is(false, &online.Refusal{System: plugin.SystemAway, Reason: "it is being stopped", Leaves: true}); !watch() {
+	stops := &online.Refusal{System: plugin.SystemAway, Reason: "it is being stopped", Leaves: true}
+	if s.a.is(false, stops); !watch() {
 		t.Error("the one that is not asked now stops")
 	}
 	if s.b.waits(false); watch() || s.a.last().Call != "" {
@@ -267,7 +268,7 @@ func TestSeveralHearAllWhoseBlocksTheyHave(t *testing.T) {
 	if s.b.is(true, nil); watch() {
 		t.Error("that the other does not answer is the end of a watch")
 	}
-	if s.b.is(false, &online.Refusal{System: plugin.SystemAway, Reason: "it is drained", Leaves: true}); !watch() {
+	if s.b.is(false, stops); !watch() {
 		t.Error("the other stops")
 	}
 }

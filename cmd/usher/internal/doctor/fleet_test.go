@@ -14,8 +14,9 @@ func TestDrainIsUndoneByName(t *testing.T) {
 	for _, x := range []struct{ name, other, want string }{
 		{"h", "i", "--undo h`"}, {"h", "h", "--undo keyofthishos`"}, {"", "h", "--undo keyofthishos`"},
 	} {
-		found := OfServer(&wire.Fleet{Agent: "keyofthishost", Name: x.name, State: "draining", Agents: []wire.FleetAgent{
-			{Agent: "keyofthishost", Name: x.name}, {Agent: "another", Name: x.other}}})
+		const key = "keyofthishost"
+		found := OfServer(&wire.Fleet{Agent: key, Name: x.name, State: "draining",
+			Agents: []wire.FleetAgent{{Agent: key, Name: x.name}, {Agent: "another", Name: x.other}}})
 		if len(found) != 1 || found[0].Code != "FLEET_DRAINED" || !strings.Contains(found[0].Hint, x.want) {
 			t.Errorf("%+v: %+v", x, found)
 		}
