@@ -19,14 +19,20 @@ import (
 	"github.com/prometheus/common/model"
 )
 
-// scene is a folder with a vendor, and the processes of its agents and servers.
+// scene is a folder with a vendor, and the processes of its agents and servers. They are the program as make builds it:
+// what the race detector says of a process is lost where nobody wants its exit code.
 type scene struct {
-	t   *testing.T
-	dir string
+	t        *testing.T
+	bin, dir string
 }
 
 func newScene(t *testing.T) *scene {
-	s := &scene{t: t, dir: t.TempDir()}
+	t.Helper()
+	bin, err := built()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &scene{t: t, bin: bin, dir: t.TempDir()}
 	s.do("vendor", "keygen", "--kid", "k1", "--out", s.path("keys"))
 	return s
 }
@@ -35,7 +41,7 @@ func (s *scene) path(name string) string { return filepath.Join(s.dir, name) }
 
 // try runs a command and returns what it says.
 func (s *scene) try(args ...string) (string, error) {
-	cmd := exec.Command("usher", args...)
+	cmd := exec.Command(s.bin, args...)
 	cmd.Env = append(os.Environ(), "USHER_SOCKET=")
 	out, err := cmd.CombinedOutput()
 	return string(out), err
@@ -72,7 +78,7 @@ type process struct {
 // start starts a command and ends it with the test.
 func (p *process) start() {
 	p.t.Helper()
-	line := append(p.within[:len(p.within):len(p.within)], append([]string{"usher"}, p.args...)...)
+	line := append(p.within[:len(p.within):len(p.within)], append([]string{p.bin}, p.args...)...)
 	p.cmd = exec.Command(line[0], line[1:]...)
 	log := &bytes.Buffer{}
 	p.cmd.Stdout, p.cmd.Stderr = log, log

@@ -100,7 +100,7 @@ func TestTopOnATerminal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("usher", "top", "--socket", s.path("a/s"))
+	cmd := exec.Command(s.bin, "top", "--socket", s.path("a/s"))
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = end, end, end
 	cmd.Env = append(os.Environ(), "TERM=vt100")
 	if err := cmd.Start(); err != nil {
@@ -181,7 +181,7 @@ func TestTopWithoutATerminal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("usher", "top", "--socket", s.path("a/s"))
+	cmd := exec.Command(s.bin, "top", "--socket", s.path("a/s"))
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = end, end, end
 	cmd.Env = append(os.Environ(), "TERM=vt100")
 	if err := cmd.Start(); err != nil {
