@@ -33,8 +33,8 @@ type crashing struct {
 	meddled bool            // the test has changed the state
 }
 
-// buildOnce builds the program as make does, but for its entry. The race detector looks at the agents within this process;
-// agents that are killed under its eyes, and end with their first race, are those of soak.
+// buildOnce builds the program as make does, but for its entry. The race detector looks at the agents within this
+// process. Agents that are killed under its eyes, and end with their first race, are those of soak.
 var buildOnce = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "usher-bin")
 	if err != nil {
