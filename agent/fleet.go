@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -137,7 +139,8 @@ func (a *Agent) fleetDrained(pool string) string {
 	return a.fleet.UndoDrain()
 }
 
-// FleetRemarks returns what may not be meant so about the fleet of a configuration: pools that no licence has.
+// FleetRemarks returns what may not be meant so about the fleet of a configuration: pools that no licence has, and keys
+// that have no effect, or a bad one, beside others.
 func FleetRemarks(c *config.Config, v *enforcer.Verdict) (out []string) {
 	has := slices.Concat(slices.Collect(maps.Keys(v.Pools)), slices.Collect(maps.Keys(v.Meters)))
 	slices.Sort(has)
@@ -150,5 +153,38 @@ func FleetRemarks(c *config.Config, v *enforcer.Verdict) (out []string) {
 			"%s is %q, and no licence here has a pool or meter of that name; there are %s", key, name,
 			strings.Join(has, ", "))).Error())
 	}
+	return append(out, fleetBeside(c)...)
+}
+
+// fleetBeside returns which keys of a fleet do not go with the others.
+func fleetBeside(c *config.Config) (out []string) {
+	f := c.Fleet
+	say := func(key, text string) { out = append(out, c.At(key, errors.New(key+" "+text)).Error()) }
+	if len(f.Endpoints) > 0 && !FleetIsSecure(c) {
+		const unused = "is for TLS, and is not used: no address of fleet.endpoints begins with https://"
+		if f.CAFile != "" {
+			say("fleet.ca_file", unused)
+		}
+		if f.CertFile != "" {
+			say("fleet.cert_file", unused)
+		}
+		if f.PasswordFile != "" && slices.ContainsFunc(f.Endpoints, isElsewhere) {
+			say("fleet.password_file", "is read, and the password goes through the network in the clear; "+
+				"have etcd speak TLS, and give addresses with https://")
+		}
+	}
+	if f.OnPartition == config.PartitionStop && f.KeepHeld != config.Default().Fleet.KeepHeld {
+		say("fleet.keep_held", "is not used: fleet.on_partition is stop, and no keep_held")
+	}
 	return out
+}
+
+// isElsewhere reports whether an address is of another host.
+func isElsewhere(address string) bool {
+	at, err := url.Parse(address)
+	if err != nil {
+		return false
+	}
+	ip := net.ParseIP(at.Hostname())
+	return at.Hostname() != "localhost" && (ip == nil || !ip.IsLoopback())
 }

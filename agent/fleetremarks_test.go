@@ -27,3 +27,26 @@ func TestFleetRemarks(t *testing.T) {
 		t.Errorf("without a licence: %q", got)
 	}
 }
+
+// Keys that have no effect, or a bad one, beside others are told of, each with its place.
+func TestFleetKeysBesideOthers(t *testing.T) {
+	for _, row := range [][2]string{
+		{"{endpoints: ['https://e:1'], ca_file: a, cert_file: b, key_file: c, user: u, password_file: p}", ""},
+		{"{endpoints: ['http://127.0.0.1:1', 'http://localhost:1'], user: u, password_file: p}", ""},
+		{"{endpoints: ['http://e:1'], user: u, password_file: p}", "fleet.password_file is read"},
+		{"{endpoints: ['http://e:1'], ca_file: a}", "fleet.ca_file is for TLS, and is not used"},
+		{"{endpoints: ['http://e:1'], cert_file: b, key_file: c}", "fleet.cert_file is for TLS, and is not used"},
+		{"{endpoints: ['http://e:1'], keep_held: 5m}", "fleet.keep_held is not used"},
+		{"{endpoints: ['http://e:1'], keep_held: 5m, on_partition: keep_held}", ""},
+	} {
+		section, want := row[0], row[1]
+		c, err := config.Load(config.Source{File: "u.yaml", Data: []byte("fleet: " + section + "\n")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := strings.Join(FleetRemarks(c, &enforcer.Verdict{}), "; ")
+		if want == "" && got != "" || want != "" && !strings.HasPrefix(got, "u.yaml:1: "+want) {
+			t.Errorf("%s: %q, want %q", section, got, want)
+		}
+	}
+}
