@@ -121,7 +121,7 @@ func (o *opening) openDesk() (err error) {
 	if o.desk, err = desk.New(desk.Options{Now: o.options.Now, Observer: counters{o.metrics, o.usage, o.leases},
 		Watcher: watchers{o.feeds, o.places},
 		Signals: desk.Signals{
-			Ended: o.holders.Ended, DemandChanged: o.wants.Changed, Short: o.wants.Missed,
+			Ended: o.holders.Ended, DemandChanged: o.wants.Changed, Used: o.wants.Used, Short: o.wants.Missed,
 			Elsewhere: o.wants.Elsewhere, Drained: o.fleetDrained, Denied: o.denied,
 			FencePassed: func() { o.court.Reshare() }},
 		Core: enforcer.Options{MaxLeasesPerUID: o.cfg.Limits.LeasesPerUID, Durable: true,

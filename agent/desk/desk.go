@@ -48,7 +48,10 @@ func (nobody) Revoking(time.Time, []*enforcer.Lease) {}
 type Signals struct {
 	// Ended is called with each lease that is over and why, under the desk's lock.
 	Ended func(*enforcer.Lease, enforcer.Cause)
-	// DemandChanged is called under the desk's lock when slots or draws in use, or waited for, have changed.
+	// Used is called under the desk's lock with how many slots a lease that is granted takes, or gives back when it
+	// ends: then less than zero. DemandChanged is called likewise when slots or draws in use, or waited for, have
+	// changed in another way, or while somebody waits.
+	Used          func(slots int64)
 	DemandChanged func()
 	// Short is called with an acquire that was denied for want of slots or draws.
 	Short func(*enforcer.Acquire)
@@ -321,16 +324,35 @@ func (d *Desk) answer(ev *enforcer.Event, written commit) {
 	}
 }
 
-// demandChanged sends the signal of that name. d.mu is held.
-func (d *Desk) demandChanged() {
+// demandChanged sends the signal of that name for an event, or Used. d.mu is held.
+func (d *Desk) demandChanged(ev *enforcer.Event) {
+	if ev.Kind == enforcer.EventGranted || ev.Kind == enforcer.EventEnded {
+		if d.signals.Used != nil {
+			d.signals.Used(slotsOf(ev))
+		}
+		if d.core.Waiting() == 0 {
+			return
+		}
+	}
 	if d.signals.DemandChanged != nil {
 		d.signals.DemandChanged()
 	}
 }
 
+// slotsOf returns how many slots a grant takes, or an end gives back: then less than zero.
+func slotsOf(ev *enforcer.Event) (n int64) {
+	for i := range ev.Lease.Items {
+		n += ev.Lease.Items[i].Slots()
+	}
+	if ev.Kind == enforcer.EventEnded {
+		n = -n
+	}
+	return n
+}
+
 // count keeps the leases counted. d.mu is held.
 func (d *Desk) count(ev *enforcer.Event) {
-	d.demandChanged()
+	d.demandChanged(ev)
 	switch ev.Kind {
 	case enforcer.EventGranted:
 		d.countIn(ev.Lease)

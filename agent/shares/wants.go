@@ -12,9 +12,12 @@ import (
 // Wants is what a Keeper is told of the wants on this host. It is made before the Keeper, and before those who tell it.
 // Its methods wait for nothing, and are safe for concurrent use.
 type Wants struct {
-	wake  chan struct{} // capacity 1
-	heard atomic.Bool   // a keeper has something to keep; without it nothing concerns anybody
-	rests atomic.Bool   // it looks soon anyway: nobody need wake it, which would cost each acquire some µs
+	// Both have capacity 1: what has changed may need more of a share than before, or it does not.
+	pressing, used chan struct{}
+	heard          atomic.Bool  // a keeper has something to keep; without it nothing concerns anybody
+	rests          atomic.Int32 // it looks soon anyway: nobody need wake it, which would cost each acquire some µs
+	// Slots in use as Used has it, the most since the keeper's last look, and the most between the two looks before.
+	inUse, most, before atomic.Int64
 
 	mu     sync.Mutex       // guards all below; taken last
 	missed map[string]int64 // by pool or meter: the largest of the acquires that were denied since take
@@ -27,20 +30,52 @@ type others struct {
 	until time.Time // it counts
 }
 
+// How soon a keeper looks anyway.
+const (
+	notSoon    int32 = iota
+	within25ms       // as is soon enough where no more is in use than before
+	within5ms        // as is soon enough in any case
+)
+
 // NewWants returns Wants that no Keeper listens to yet.
 func NewWants() *Wants {
-	return &Wants{wake: make(chan struct{}, 1), missed: map[string]int64{}, others: map[string]others{}}
+	return &Wants{pressing: make(chan struct{}, 1), used: make(chan struct{}, 1),
+		missed: map[string]int64{}, others: map[string]others{}}
 }
 
 // Changed tells that what is in use or waited for has changed.
-func (w *Wants) Changed() {
-	if !w.heard.Load() || w.rests.Load() {
+func (w *Wants) Changed() { w.tell(w.pressing, within5ms) }
+
+// Used tells that so many slots more are in use, fewer where it is less than zero, and that nothing else has changed.
+// It presses where more is in use than lately. Its calls are one after the other.
+func (w *Wants) Used(slots int64) {
+	n := w.inUse.Add(slots)
+	if n > w.most.Load() {
+		w.most.Store(n)
+	}
+	if n > w.before.Load() {
+		w.Changed()
+	} else {
+		w.tell(w.used, within25ms)
+	}
+}
+
+// tell wakes the keeper, unless it looks soon enough.
+func (w *Wants) tell(wake chan struct{}, enough int32) {
+	if !w.heard.Load() || w.rests.Load() >= enough {
 		return
 	}
 	select {
-	case w.wake <- struct{}{}:
+	case wake <- struct{}{}:
 	default:
 	}
+}
+
+// looks tells that the keeper looks now: what changes from now on is seen by the look, or wakes it again.
+func (w *Wants) looks() {
+	w.rests.Store(notSoon)
+	w.before.Store(w.most.Load())
+	w.most.Store(w.inUse.Load())
 }
 
 // Missed tells of an acquire that was denied for want of slots or draws.
