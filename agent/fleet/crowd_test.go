@@ -436,7 +436,7 @@ func (c *crowd) calm() {
 		h.keeper.Nudge()
 	}
 	// The key of a host that was started again or copied ends, and the agent sees that it has; what it had before is
-	// free after as long again, by its own clock; and idle slots move.
+	// free after as long again, by its own clock; and idle slots move. docs/fleet.md promises as much.
 	const ttl = 10 * time.Second
 	within := 2*(ttl+ttl/32) + ttl/8 + 2*time.Second
 	if c.agents[0].keep > 0 || c.rules != nil {
