@@ -71,12 +71,13 @@ suite:
 	$(GO) test -race -vet=off -timeout 20m -p 3 -parallel 4 ./agent ./cmd/usher ./plugin/... ./...
 
 # No race detector for the systems' own clients, which have races. Histories of which the suite plays a part, with the
-# race detector, are all played without it: see fewer_race_test.go of each package.
+# race detector, are all played without it: see fewer_race_test.go of each package. Memory is measured without it.
 .PHONY: others
 others:
 	cd client && $(GO) test -race -vet=off ./...
 	for d in plugin/*/acceptance configs/*/acceptance agent/*/acceptance; do (cd $$d && $(PLAIN) $(GO) test -vet=off -timeout 10m ./...) || exit 1; done
 	$(PLAIN) $(GO) test -vet=off -timeout 10m ./enforcer
+	$(PLAIN) $(GO) test -vet=off -timeout 10m -run 'TestMemoryOfASession|TestAllocationsOfAPair' ./agent
 	GOGC=400 $(PLAIN) $(GO) test -vet=off -timeout 10m -run TestCrowd ./agent/fleet -fleet.seeds=200
 	.ci/readme
 
