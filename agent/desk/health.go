@@ -89,6 +89,30 @@ func (s *store) owe(events []enforcer.Event, why error) {
 	}
 }
 
+// refusal is why a journal has not taken what was to be kept in it, for want of room; its zero value: it has taken it.
+type refusal struct {
+	err  error
+	size int // of what was to be kept, in bytes
+}
+
+// note takes note of what came of an Append of so many bytes.
+func (r *refusal) note(err error, size int) {
+	if err == nil && r.err != nil {
+		*r = refusal{}
+	} else if err != nil && errors.Is(err, journal.ErrFull) {
+		*r = refusal{err, size}
+	}
+}
+
+// still returns why a journal takes nothing; nil: there is room again. Nobody need ask for a lease to see that. The
+// desk's lock is held.
+func (r *refusal) still(j *journal.Journal) error {
+	if r.err != nil && !errors.Is(j.Room(r.size), journal.ErrFull) {
+		*r = refusal{}
+	}
+	return r.err
+}
+
 // The shortest and the longest pause between two tries to make a journal well.
 const (
 	mendAfter = presentEvery
@@ -133,8 +157,9 @@ func (s *store) look(d *Desk) {
 		if len(s.owed[n].records) == 0 {
 			owed = nil
 		}
+		full := s.refused[n].still(j)
 		d.mu.Unlock()
-		if s.turn(n, cmp.Or(err, owed)) && err != nil {
+		if s.turn(n, cmp.Or(err, owed, full)) && err != nil {
 			s.mend(n, j, d, err)
 		}
 	}
@@ -154,8 +179,11 @@ func (s *store) turn(n int, err error) bool {
 		h.faults[n], h.pause[n] = nil, 0
 		return false
 	case was == nil:
-		s.log.Error("a journal is not well, and is begun anew from what the agent knows", "journal", journalNames[n],
-			"error", err)
+		what := "a journal is not well, and is begun anew from what the agent knows"
+		if errors.Is(err, journal.ErrFull) {
+			what = "a journal has no room; what is to be kept in it is denied until it has"
+		}
+		s.log.Error(what, "journal", journalNames[n], "error", err)
 		h.next[n] = now
 	}
 	h.faults[n] = err

@@ -54,6 +54,7 @@ type store struct {
 	sealing      sync.Mutex     // one seal or compaction at a time; taken before the desk's lock
 	trouble      sealed.Trouble // with seals; guarded by sealing
 	owed         [2]debt        // of the runtime journal, of the durable one; under the desk's lock
+	refused      [2]refusal     // likewise
 	health       health
 	locked       func(state bool) error                  // see Options
 	beat         func(every time.Duration) time.Duration // likewise
@@ -207,6 +208,7 @@ func (s *store) writeSome(events []enforcer.Event) (wait commit, n int, err erro
 		j, of = s.durable, 1
 	}
 	if err := s.pay(j, of); err != nil {
+		s.refused[of].note(err, 0)
 		return nil, 0, err
 	}
 	s.touched[of].touch()
@@ -231,6 +233,7 @@ func (s *store) writeSome(events []enforcer.Event) (wait commit, n int, err erro
 		from = to
 	}
 	c, err := j.Append(s.records...)
+	s.refused[of].note(err, len(s.buf))
 	if err != nil {
 		return nil, 0, err
 	}

@@ -45,6 +45,32 @@ func (j *Journal) put(records [][]byte) error {
 	return nil
 }
 
+// Room returns why a record of n bytes could not be appended now; nil: it could, or that is not known. It writes
+// nothing. The error wraps ErrFull if the disk is full.
+func (j *Journal) Room(n int) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err := j.usable(); err != nil {
+		return err
+	}
+	if j.unborn {
+		if _, err := j.create(j.replacing); err != nil {
+			return err
+		}
+		j.unborn = false
+	}
+	var err error
+	if n += recordHead; j.window != nil {
+		_, err = j.window.room(j.size, n)
+	} else {
+		err = reserve(j.file, j.size, n)
+	}
+	if err != nil {
+		return j.cannot("write to", err)
+	}
+	return nil
+}
+
 // write is put with write(2).
 func (j *Journal) write(records [][]byte) error {
 	b := j.encode(j.size, j.safe, records)

@@ -140,3 +140,17 @@ func (w *window) close() {
 	unmap(w.mem)
 	*w = window{file: w.file}
 }
+
+// reserve has room on the disk for n bytes of a file from an offset on, where the file system can do that. The file is
+// no longer for it.
+func reserve(f File, at int64, n int) error {
+	file, ok := f.(*os.File)
+	if !ok {
+		return nil
+	}
+	err := unix.Fallocate(int(file.Fd()), unix.FALLOC_FL_KEEP_SIZE, at, int64(n))
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOSYS) {
+		return nil
+	}
+	return err
+}

@@ -243,8 +243,14 @@ func TestWindowOnAFullDisk(t *testing.T) {
 	if n--; !errors.Is(err, journal.ErrFull) || n < 300 {
 		t.Fatalf("after %d records of a kilobyte: %v", n, err)
 	}
+	if err := j.Room(1000); !errors.Is(err, journal.ErrFull) {
+		t.Errorf("there is no room, and it says %v", err)
+	}
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
+	}
+	if err := j.Room(1000); err != nil {
+		t.Errorf("there is room again, and it says %v", err)
 	}
 	for range 100 { // more than one window
 		if _, err := j.Append(bytes.Repeat([]byte{1}, 5000)); err != nil {
