@@ -103,7 +103,7 @@ func (v *Vitals) Run(ctx context.Context) error {
 	done := make(chan struct{})
 	go func() { // a disk that hangs keeps nobody from looking at the movers
 		defer close(done)
-		v.every(ctx, v.lookAtParts)
+		v.every(ctx, func() { v.lookAtParts(ctx) })
 	}()
 	v.every(ctx, v.lookAtMovers)
 	select {
@@ -168,8 +168,8 @@ func (v *Vitals) lookAtMovers() {
 	}
 }
 
-// lookAtParts looks at each part and mends it.
-func (v *Vitals) lookAtParts() {
+// lookAtParts looks at each part and mends it. What is not well once ctx has ended is no fault: the agent stops.
+func (v *Vitals) lookAtParts(ctx context.Context) {
 	defer func() {
 		v.mu.Lock()
 		v.parts = time.Now()
@@ -177,6 +177,9 @@ func (v *Vitals) lookAtParts() {
 	}()
 	for _, p := range v.c.Parts {
 		err := p.Look()
+		if err != nil && ctx.Err() != nil {
+			return
+		}
 		if err != nil && p.Mend != nil {
 			wrong := err
 			if err = cmp.Or(p.Mend(), p.Look()); err == nil {
@@ -186,6 +189,9 @@ func (v *Vitals) lookAtParts() {
 		reason := ""
 		if err != nil {
 			reason = err.Error()
+		}
+		if err != nil && ctx.Err() != nil {
+			return
 		}
 		v.mu.Lock()
 		v.set(p.Name, reason)

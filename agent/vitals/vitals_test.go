@@ -138,3 +138,16 @@ func TestBeat(t *testing.T) {
 		t.Errorf("in three seconds the movers were looked at %d times and the parts %d times, want 5", rounds, looked)
 	}
 }
+
+// A part that goes while the agent stops is neither a fault nor mended.
+func TestPartThatEndsWithTheAgent(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		v := New(Config{Now: time.Now, Log: slog.New(slog.DiscardHandler), Parts: []Part{{Name: "socket",
+			Look: func() error { cancel(); return errors.New("it is closed") },
+			Mend: func() error { t.Error("it is made again"); return nil }}}})
+		if err := v.Run(ctx); err != nil || len(v.Faults()) != 0 {
+			t.Errorf("%v, %+v", err, v.Faults())
+		}
+	})
+}
