@@ -77,6 +77,9 @@ func (f *Fleet) starve(ctx context.Context, me membership, name string, p *pool,
 	if call {
 		p.called = now
 	}
+	if call {
+		p.askErr = nil
+	}
 	was := p.askErr
 	f.mu.Unlock()
 	var ops []Op
