@@ -177,21 +177,18 @@ func (v *Vitals) lookAtParts(ctx context.Context) {
 	}()
 	for _, p := range v.c.Parts {
 		err := p.Look()
-		if err != nil && ctx.Err() != nil {
-			return
-		}
-		if err != nil && p.Mend != nil {
+		if err != nil && p.Mend != nil && ctx.Err() == nil {
 			wrong := err
 			if err = cmp.Or(p.Mend(), p.Look()); err == nil {
 				v.c.Log.Warn("a vital part was not as it must be, and is mended", "part", p.Name, "was", wrong)
 			}
 		}
+		if err != nil && ctx.Err() != nil {
+			return
+		}
 		reason := ""
 		if err != nil {
 			reason = err.Error()
-		}
-		if err != nil && ctx.Err() != nil {
-			return
 		}
 		v.mu.Lock()
 		v.set(p.Name, reason)
