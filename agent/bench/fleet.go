@@ -49,6 +49,9 @@ func (s *suite) fleet(ctx context.Context) error {
 	if err := s.beside(ctx, address); err != nil {
 		return err
 	}
+	if err := s.writes(ctx, store, address); err != nil {
+		return err
+	}
 	if err := s.returning(ctx, store, b, cmd); err != nil {
 		return err
 	}

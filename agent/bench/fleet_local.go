@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 )
 
 // beside measures an acquire and its release of a pool that is a fleet's, where the agent has slots of it, beside the
@@ -39,11 +38,12 @@ func (s *suite) beside(ctx context.Context, etcd string) error {
 
 // join has the site's agent be of a fleet, with a licence whose pool is the fleet's.
 func (s *site) join(ctx context.Context, etcd string) error {
-	cmd := exec.CommandContext(ctx, s.usher, "vendor", "sign", "--key", filepath.Join(s.dir, "bench.key"), "--product",
-		"bench", "--licensee", "Bench", "--id", "bench-fleet", "--limit", "streams=1000", "--scope", "site", "--out",
-		filepath.Join(s.folder, "bench.lic"))
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("usher vendor sign: %w: %s", err, out)
+	out, err := s.signBeside(ctx, "bench-fleet", "site", "streams=1000")
+	if err != nil {
+		return err
+	}
+	if err := copyInto(s.folder, "bench.lic", out); err != nil {
+		return err
 	}
 	f, err := os.OpenFile(s.config, os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {

@@ -196,7 +196,7 @@ func (s *suite) replacements(ctx context.Context, site *site, pairs *crew, held 
 	var files [2]string
 	for i := range files {
 		var err error
-		files[i], err = site.signBeside(ctx, fmt.Sprintf("many-%d.lic", i), "seats=unlimited", "none=1",
+		files[i], err = site.signBeside(ctx, fmt.Sprintf("many-%d.lic", i), "host", "seats=unlimited", "none=1",
 			fmt.Sprintf("streams=%d", 2000+i))
 		if err != nil {
 			return err

@@ -33,18 +33,18 @@ type site struct {
 
 // sign signs a licence with limits into the folder.
 func (s *site) sign(ctx context.Context, name string, limits ...string) error {
-	out, err := s.signBeside(ctx, name, limits...)
+	out, err := s.signBeside(ctx, name, "host", limits...)
 	if err != nil {
 		return err
 	}
 	return copyInto(s.folder, name, out)
 }
 
-// signBeside signs a licence with limits, and returns where it is. It is in no force there.
-func (s *site) signBeside(ctx context.Context, name string, limits ...string) (string, error) {
+// signBeside signs a licence with limits for a host or a site, and returns where it is. It is in no force there.
+func (s *site) signBeside(ctx context.Context, name, scope string, limits ...string) (string, error) {
 	out := filepath.Join(s.dir, name)
 	args := []string{"vendor", "sign", "--key", filepath.Join(s.dir, "bench.key"), "--product", "bench",
-		"--licensee", "Bench", "--id", name, "--scope", "host", "--force", "--out", out}
+		"--licensee", "Bench", "--id", name, "--scope", scope, "--force", "--out", out}
 	for _, l := range limits {
 		args = append(args, "--limit", l)
 	}
@@ -116,7 +116,10 @@ func setUp(ctx context.Context, usher string) (s *site, err error) {
 func (s *site) state() string { return filepath.Join(s.disk, "state") }
 
 // configure writes the configuration.
-func (s *site) configure() error {
+func (s *site) configure() error { return s.configureAs(s, "") }
+
+// configureAs writes the configuration of an agent that trusts the key of another site, and more keys at its end.
+func (s *site) configureAs(vendor *site, more string) error {
 	return os.WriteFile(s.config, fmt.Appendf(nil, `product: bench
 license:
   path: %s
@@ -125,7 +128,7 @@ license:
 socket: {path: %s, mode: %q}
 state: {dir: %s, runtime_dir: %s}
 log: {level: error}
-`, s.folder, filepath.Join(s.dir, "bench.pub"), s.socket, s.mode, s.state(), s.run), 0o600)
+%s`, s.folder, filepath.Join(vendor.dir, "bench.pub"), s.socket, s.mode, s.state(), s.run, more), 0o600)
 }
 
 // moveRuntime moves the runtime folder of an agent that has not started to the disk.
