@@ -40,7 +40,8 @@ func (s *suite) writes(ctx context.Context, store fleet.Store, etcd string) erro
 			a := *first // of the same licence and keys
 			a.dir = filepath.Join(first.dir, fmt.Sprint("a", i))
 			a.run, a.disk = filepath.Join(first.run, fmt.Sprint(i)), a.dir
-			a.socket, a.config = filepath.Join(first.dir, fmt.Sprint("s", i)), filepath.Join(first.dir, fmt.Sprint("c", i))
+			a.socket = filepath.Join(first.dir, fmt.Sprint("s", i))
+			a.config = filepath.Join(first.dir, fmt.Sprint("c", i))
 			if err := a.configureAs(first, fmt.Sprintf("fleet: {endpoints: [%q], prefix: %s, ttl: 5s, name: agent%d}\n",
 				etcd, writingPrefix, i)); err != nil {
 				return err
