@@ -177,15 +177,15 @@ func (a *Agent) lifecycle(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 	case <-a.running.judged:
-		if err := dropStartPages(); err != nil {
-			a.log.Debug("memory that only the start used is kept", "error", err)
-		}
 		close(a.running.ready)
 		a.log.Info("ready", "socket", a.settings().Socket.Path, "product", a.product(), "version", a.options.Version)
 		for _, r := range FleetRemarks(a.settings(), a.desk.Verdict()) {
 			a.log.Warn("a key of the configuration may not be meant so", "remark", r)
 		}
 		debug.FreeOSMemory() // what only the start needed
+		if err := dropStartPages(); err != nil {
+			a.log.Debug("memory that only the start used is kept", "error", err)
+		}
 		a.running.resume()
 	}
 	defer a.desk.Drain()
