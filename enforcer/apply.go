@@ -32,8 +32,7 @@ func (e *Enforcer) apply(ev *Event) {
 	case EventVerdict:
 		e.applyVerdict(*ev)
 	case EventGranted:
-		at, _ := e.leases.Place(ev.Lease.ID)
-		e.applyGranted(ev, at)
+		e.applyGranted(ev, e.leases.New(ev.Lease.ID))
 	case EventRenewed:
 		e.applyRenewed(ev)
 	case EventEnded:

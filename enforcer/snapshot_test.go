@@ -181,7 +181,19 @@ func TestTable(t *testing.T) {
 			id[rapid.SampledFrom([]int{0, 7, 8, 15}).Draw(t, "where")] = byte(rapid.IntRange(0, 60).Draw(t, "id"))
 			return id
 		})
+		if rapid.Bool().Draw(t, "crowded") { // each that is new sends another on to the old ones
+			for i, id := range randomIDs(mostYoung) {
+				*table.New(id), want[id] = i, i
+			}
+		}
 		t.Repeat(map[string]func(*rapid.T){
+			"new": func(t *rapid.T) {
+				id, v := ids.Draw(t, "id"), rapid.Int().Draw(t, "value")
+				if _, had := want[id]; had {
+					t.Skip("it is there")
+				}
+				*table.New(id), want[id] = v, v
+			},
 			"put": func(t *rapid.T) {
 				id, v := ids.Draw(t, "id"), rapid.Int().Draw(t, "value")
 				table.Put(id, v)
@@ -230,9 +242,22 @@ func TestTable(t *testing.T) {
 
 // One part of a table behaves as the whole does: what lies behind others only because of them is found when these go.
 func TestTablePart(t *testing.T) {
+	t.Run("young", func(t *testing.T) {
+		testTablePart(t, 0, func(table *Table[int]) *tablePart[int] { return &table.young })
+	})
+	t.Run("old", func(t *testing.T) {
+		testTablePart(t, mostYoung+1, func(table *Table[int]) *tablePart[int] { return &table.parts[5] })
+	})
+}
+
+// testTablePart puts ids in and takes them out of one part of a table that has so many others.
+func testTablePart(t *testing.T, others int, part func(*Table[int]) *tablePart[int]) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	var table Table[int]
 	want := map[LeaseID]int{}
+	for i, id := range randomIDs(others) {
+		*table.New(id), want[id] = i, i
+	}
 	var ids []LeaseID
 	for len(ids) < 300 {
 		var id LeaseID
@@ -255,10 +280,7 @@ func TestTablePart(t *testing.T) {
 		if w, held := want[probe]; ok != held || v != w || table.Len() != len(want) {
 			t.Fatalf("step %d: %d %v, want %d %v; %d of %d", i, v, ok, w, held, table.Len(), len(want))
 		}
-		if table.parts == nil {
-			continue
-		}
-		if p := &table.parts[5]; cap(p.entries) > max(8, 4*int(p.n)+4) || len(p.index) > 2*cap(p.entries) {
+		if p := part(&table); cap(p.entries) > max(8, 4*int(p.n)+4) || len(p.index) > 2*cap(p.entries) {
 			t.Fatalf("room for %d, and %d places, for %d leases", cap(p.entries), len(p.index), p.n)
 		}
 	}

@@ -10,12 +10,21 @@ import (
 // work even with a million leases.
 const tableParts = 256
 
+// mostYoung is how many of the latest ids a Table keeps by themselves.
+const mostYoung = 1000
+
 // Table maps the ids of leases to values. It takes memory for what is in it and not for what once was, and never stops
 // for long to grow or to shrink. Ids are random, so that their own bits say where a value lies. A zero Table is empty.
 // It is not safe for concurrent use.
+//
+// Most leases that end are young. So the latest ids have a part of their own, which is so small that a processor has it
+// at hand: what comes and soon goes again touches nothing else, however many there are. When that part is full, each
+// that comes sends one on to the old ones.
 type Table[V any] struct {
-	parts *[tableParts]tablePart[V] // nil: nothing was ever put in
-	n     int
+	young tablePart[V]
+	hand  int                       // the entry of young that is sent on next
+	parts *[tableParts]tablePart[V] // the old ones, by their hash; nil: there are none
+	old   int                       // how many they are
 }
 
 // tablePart is a hash table with linear probing (Knuth, The Art of Computer Programming, vol. 3, section 6.4,
@@ -68,7 +77,7 @@ func (p *tablePart[V]) home(hash uint32) int {
 }
 
 // Len returns how many values there are.
-func (t *Table[V]) Len() int { return t.n }
+func (t *Table[V]) Len() int { return int(t.young.n) + t.old }
 
 // Get returns the value of an id.
 func (t *Table[V]) Get(id LeaseID) (v V, ok bool) {
@@ -80,10 +89,13 @@ func (t *Table[V]) Get(id LeaseID) (v V, ok bool) {
 
 // Find returns the place of an id's value, which is good until the next Put or Delete; nil: there is none.
 func (t *Table[V]) Find(id LeaseID) *V {
-	if t.parts == nil {
+	hash := id.hash()
+	if at, there := t.young.find(uint32(hash), &id); there {
+		return &t.young.entry(at).value
+	}
+	if t.old == 0 {
 		return nil
 	}
-	hash := id.hash()
 	p := &t.parts[hash>>56]
 	if at, there := p.find(uint32(hash), &id); there {
 		return &p.entry(at).value
@@ -113,6 +125,12 @@ func (p *tablePart[V]) find(hash uint32, id *LeaseID) (at int, there bool) {
 
 // Reserve makes room for n values in all, so that none of the next Puts has to make it.
 func (t *Table[V]) Reserve(n int) {
+	if n <= mostYoung {
+		if t.old == 0 && cap(t.young.entries) < n {
+			t.young.resize(placesFor(n))
+		}
+		return
+	}
 	if t.parts == nil {
 		t.parts = new([tableParts]tablePart[V])
 	}
@@ -127,15 +145,21 @@ func (t *Table[V]) Reserve(n int) {
 
 // Fit gives back the room of a Reserve that turned out to be far too large.
 func (t *Table[V]) Fit() {
-	if t.parts == nil {
+	t.young.fit()
+	if t.old == 0 {
+		t.parts = nil
 		return
 	}
 	for i := range t.parts {
-		if p := &t.parts[i]; p.n == 0 {
-			*p = tablePart[V]{}
-		} else if int(p.n)*mostOf/mostUsed < cap(p.entries) {
-			p.resize(placesFor(int(p.n)))
-		}
+		t.parts[i].fit()
+	}
+}
+
+func (p *tablePart[V]) fit() {
+	if p.n == 0 {
+		*p = tablePart[V]{}
+	} else if int(p.n)*mostOf/mostUsed < cap(p.entries) {
+		p.resize(placesFor(int(p.n)))
 	}
 }
 
@@ -195,21 +219,66 @@ func (t *Table[V]) Add(id LeaseID, v V) (is *V, known bool) {
 // Place returns the place of an id's value, which is good until the next Put or Delete. known reports whether the id
 // was there: if not, it is now, with a zero value.
 func (t *Table[V]) Place(id LeaseID) (v *V, known bool) {
-	if t.parts == nil {
-		t.parts = new([tableParts]tablePart[V])
-	}
 	hash := id.hash()
+	if t.old == 0 {
+		return t.place(hash, &id)
+	}
+	if at, there := t.young.find(uint32(hash), &id); there {
+		return &t.young.entry(at).value, true
+	}
 	p := &t.parts[hash>>56]
 	at, there := p.find(uint32(hash), &id)
 	if there {
 		return &p.entry(at).value, true
 	}
-	if int(p.n) == cap(p.entries) {
-		p.resize(max(leastPlaces, len(p.index)*3/2))
-		at, _ = p.find(uint32(hash), &id)
+	t.old++
+	return &p.place(at, uint32(hash), &id, len(p.index)*3/2).value, false
+}
+
+// New is Place for an id of which the caller knows that it is not there: the old ones are not looked at.
+func (t *Table[V]) New(id LeaseID) *V {
+	v, _ := t.place(id.hash(), &id)
+	return v
+}
+
+// place is Place among the young.
+func (t *Table[V]) place(hash uint64, id *LeaseID) (v *V, known bool) {
+	p := &t.young
+	at, there := p.find(uint32(hash), id)
+	if there {
+		return &p.entry(at).value, true
 	}
-	t.n++
-	return &p.put(at, uint32(hash), id).value, false
+	if p.n >= mostYoung {
+		t.sendOn()
+		at, _ = p.find(uint32(hash), id)
+	}
+	return &p.place(at, uint32(hash), id, min(len(p.index)*3/2, placesFor(mostYoung))).value, false
+}
+
+// sendOn makes one of the young, who are as many as may be, one of the old.
+func (t *Table[V]) sendOn() {
+	if t.parts == nil {
+		t.parts = new([tableParts]tablePart[V])
+	}
+	e := &t.young.entries[t.hand%len(t.young.entries)]
+	t.hand++
+	hash, id, value := e.id.hash(), e.id, e.value
+	at, _ := t.young.find(uint32(hash), &id)
+	t.young.remove(at)
+	p := &t.parts[hash>>56]
+	at, _ = p.find(uint32(hash), &id)
+	p.place(at, uint32(hash), &id, len(p.index)*3/2).value = value
+	t.old++
+}
+
+// place makes an entry without a value for an id that is not there, and gives it a free place. Where there is no room,
+// the index gets so many places.
+func (p *tablePart[V]) place(at int, hash uint32, id *LeaseID, places int) *tableEntry[V] {
+	if int(p.n) == cap(p.entries) {
+		p.resize(max(leastPlaces, places))
+		at, _ = p.find(hash, id)
+	}
+	return p.put(at, hash, *id)
 }
 
 // put makes an entry without a value for an id, and gives it a free place.
@@ -251,22 +320,35 @@ func (p *tablePart[V]) resize(places int) {
 
 // Delete takes an id out, if it is there.
 func (t *Table[V]) Delete(id LeaseID) {
-	if t.parts == nil {
-		return
-	}
 	hash := id.hash()
-	p := &t.parts[hash>>56]
-	at, there := p.find(uint32(hash), &id)
-	if !there {
+	if at, there := t.young.find(uint32(hash), &id); there {
+		t.young.remove(at)
+		t.young.shrink()
 		return
 	}
-	t.n--
+	if t.old == 0 {
+		return
+	}
+	p := &t.parts[hash>>56]
+	if at, there := p.find(uint32(hash), &id); there {
+		p.remove(at)
+		p.shrink()
+		t.old--
+	}
+}
+
+// remove frees a place and its entry.
+func (p *tablePart[V]) remove(at int) {
 	p.n--
 	e := p.entry(at)
 	*e = tableEntry[V]{}
 	binary.LittleEndian.PutUint32(e.id[:], p.free)
 	p.free = p.index[at] & (1<<p.shift - 1)
 	p.unplace(at)
+}
+
+// shrink gives back room that is not needed.
+func (p *tablePart[V]) shrink() {
 	switch n := int(p.n); {
 	case n == 0 && len(p.index) > leastPlaces: // the fewest stay, for the one lease that comes and goes
 		*p = tablePart[V]{}
@@ -297,17 +379,24 @@ func (p *tablePart[V]) unplace(free int) {
 // All calls yield for every id and value, in no particular order, until it returns false. Nothing may be put in or
 // taken out meanwhile.
 func (t *Table[V]) All(yield func(LeaseID, V) bool) {
-	if t.parts == nil {
+	if !t.young.all(yield) || t.old == 0 {
 		return
 	}
 	for i := range t.parts {
-		p := &t.parts[i]
-		for at, x := range p.index {
-			if x != 0 {
-				if e := p.entry(at); !yield(e.id, e.value) {
-					return
-				}
+		if !t.parts[i].all(yield) {
+			return
+		}
+	}
+}
+
+// all reports whether yield wants more.
+func (p *tablePart[V]) all(yield func(LeaseID, V) bool) bool {
+	for at, x := range p.index {
+		if x != 0 {
+			if e := p.entry(at); !yield(e.id, e.value) {
+				return false
 			}
 		}
 	}
+	return true
 }

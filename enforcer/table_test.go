@@ -19,6 +19,25 @@ func randomIDs(n int) []LeaseID {
 	return ids
 }
 
+// each returns the parts of a table.
+func (t *Table[V]) each() []*tablePart[V] {
+	out := []*tablePart[V]{&t.young}
+	if t.parts != nil {
+		for i := range t.parts {
+			out = append(out, &t.parts[i])
+		}
+	}
+	return out
+}
+
+// room returns how many values a table has room for.
+func (t *Table[V]) room() (n int) {
+	for _, p := range t.each() {
+		n += cap(p.entries)
+	}
+	return n
+}
+
 // A table for which room was made moves nothing while it is filled, and gives back room that nothing needed.
 func TestTableMakesRoomOnce(t *testing.T) {
 	t.Parallel()
@@ -26,12 +45,7 @@ func TestTableMakesRoomOnce(t *testing.T) {
 	ids := randomIDs(n)
 	var table Table[int]
 	table.Reserve(n)
-	slots := func() (all int) {
-		for i := range table.parts {
-			all += cap(table.parts[i].entries)
-		}
-		return all
-	}
+	slots := table.room
 	before := slots()
 	for i, id := range ids {
 		table.Put(id, i)
@@ -63,8 +77,7 @@ func TestTableIsSparse(t *testing.T) {
 	var table Table[int]
 	check := func(n int) {
 		looks, places, room := 0, 0, 0
-		for i := range table.parts {
-			p := &table.parts[i]
+		for _, p := range table.each() {
 			places, room = places+len(p.index), room+cap(p.entries)
 			if len(p.index) == 0 {
 				continue
@@ -90,13 +103,7 @@ func TestTableIsSparse(t *testing.T) {
 			check(i + 1)
 		}
 	}
-	full := func() (room int) {
-		for i := range table.parts {
-			room += cap(table.parts[i].entries)
-		}
-		return room
-	}
-	before := full()
+	before := table.room()
 	for _, id := range ids[:1000] { // others come and go; the parts have a few values less, so that none grows
 		table.Delete(id)
 	}
@@ -105,8 +112,34 @@ func TestTableIsSparse(t *testing.T) {
 		table.Put(id, i)
 		table.Delete(id)
 	}
-	if after := full(); after != before {
+	if after := table.room(); after > before {
 		t.Errorf("room for %d became room for %d", before, after)
+	}
+}
+
+// Among many old ids one that comes and goes soon touches none of them, whatever the young ones are.
+func TestYoungComeAndGo(t *testing.T) {
+	t.Parallel()
+	ids := randomIDs(20_000)
+	var table Table[int]
+	for i, id := range ids[:15_000] {
+		*table.New(id) = i
+	}
+	if table.young.n != mostYoung || table.old != 15_000-mostYoung {
+		t.Fatalf("%d are young, and %d old", table.young.n, table.old)
+	}
+	come := ids[15_000:]
+	const together = 300 // they are in the place of as many that were young
+	for i, id := range come[:together] {
+		*table.New(id) = i
+	}
+	old := table.old
+	for i := range come[together:] {
+		table.Delete(come[i])
+		*table.New(come[together+i]) = i
+		if table.old != old {
+			t.Fatalf("%d are old with the %d-th, and %d were before", table.old, i, old)
+		}
 	}
 }
 
