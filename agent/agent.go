@@ -182,11 +182,11 @@ func (a *Agent) lifecycle(ctx context.Context) error {
 		for _, r := range FleetRemarks(a.settings(), a.desk.Verdict()) {
 			a.log.Warn("a key of the configuration may not be meant so", "remark", r)
 		}
+		a.running.resume()
 		debug.FreeOSMemory() // what only the start needed
 		if err := dropStartPages(); err != nil {
 			a.log.Debug("memory that only the start used is kept", "error", err)
 		}
-		a.running.resume()
 	}
 	defer a.desk.Drain()
 	m, err := systemd.NewManager()
