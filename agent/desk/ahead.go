@@ -91,7 +91,8 @@ func (a *ahead) touch(batch []readRecord) {
 	for i := range batch {
 		t := &batch[i]
 		if l := t.lease; l != nil {
-			a.touched += a.into.core.Touch(&l.ID) + byte(l.TTL) + byte(len(l.Others))
+			a.touched += a.into.core.Touch(&l.ID) + byte(l.TTL) + byte(l.AcquiredAt.Nanosecond()) +
+				byte(len(l.Others))
 		} else {
 			a.touched += a.into.core.Touch(&t.ends)
 		}

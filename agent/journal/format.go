@@ -1,7 +1,6 @@
 package journal
 
 import (
-	"bufio"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -38,9 +37,6 @@ const (
 	// searchMax is the longest stretch behind damage that is searched, in bytes.
 	searchMax = 1 << 30
 )
-
-// readSize is how many bytes of a file are read at a time.
-const readSize = 256 << 10
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
@@ -202,41 +198,38 @@ func scan(r io.ReaderAt, from, to int64, each func(record []byte) error) (good i
 // walk is scan. Without sum it takes the checksums to be right: whoever has summed the records just now need not do so
 // again, and a checksum that has no key stops nobody who changes the file in between.
 func walk(r io.ReaderAt, from, to int64, sum bool, each func(record []byte) error) (good int64, err error) {
-	var whole []byte
-	in := bufio.NewReaderSize(io.NewSectionReader(r, from, to-from), int(min(readSize, max(1, to-from))))
-	for at := from; at < to; {
-		head, err := in.Peek(recordHead)
-		if err != nil {
-			return at, onlyReal(err)
+	in := piecesOf(r, from, to)
+	good = from
+	defer in.faults(func() { err = nil })()
+	for good < to {
+		head, err := in.bytes(good, recordHead)
+		if err != nil || len(head) < recordHead {
+			return good, err
 		}
 		length := binary.LittleEndian.Uint32(head)
-		if length == 0 || length > MaxRecord || int64(length) > to-at-recordHead {
-			return at, nil
+		if length == 0 || length > MaxRecord || int64(length) > to-good-recordHead {
+			return good, nil
 		}
 		n := recordHead + int(length)
-		record, err := in.Peek(min(n, in.Size()))
-		if err == nil && n > len(record) { // more than is read at a time
-			whole = slices.Grow(whole[:0], n)[:n]
-			_, err = io.ReadFull(in, whole)
-			record = whole
-		} else if err == nil {
-			_, err = in.Discard(n)
-		}
-		if err != nil {
-			return at, onlyReal(err)
+		record, err := in.bytes(good, n)
+		if err != nil || len(record) < n {
+			return good, err
 		}
 		data := record[recordHead:]
 		if sum {
-			if data, _, _ = parseRecord(record, at); data == nil {
-				return at, nil
+			if data, _, _ = parseRecord(record, good); data == nil {
+				return good, nil
 			}
 		}
-		if err := each(data); err != nil {
-			return at, err
+		if good+int64(n) == to && in.shorter() {
+			return good, nil
 		}
-		at += int64(n)
+		if err := each(data); err != nil {
+			return good, err
+		}
+		good += int64(n)
 	}
-	return to, nil
+	return good, nil
 }
 
 // onlyReal drops the errors that only mean the end of the file.

@@ -162,11 +162,11 @@ func (j *Journal) open(replay func([]byte) error) (r Report, err error) {
 		}
 		return r, err
 	}
-	checked := func() (Fault, error) { return "", nil }
+	var seal *checking // nil: nothing is known of it
 	if len(j.c.Sealed) > 0 {
-		checked = j.check()
+		seal = j.check()
+		defer func() { _, _ = seal.end() }() // nothing reads the file behind
 	}
-	defer func() { _, _ = checked() }() // nothing reads the file behind
 	if r.TornBytes, err = j.cutTornTail(); err != nil {
 		return r, err
 	}
@@ -179,15 +179,21 @@ func (j *Journal) open(replay func([]byte) error) (r Report, err error) {
 			return r, j.cannot("sync the folder of", err)
 		}
 	}
+	if seal != nil {
+		seal.sound <- j.size
+	}
 	j.safe = j.size
 	j.mapEnd()
 	var refused error
-	good, err := walk(j.file, headerSize, j.size, false, func(b []byte) error {
+	good, err := walk(j.readable(), headerSize, j.size, false, func(b []byte) error {
 		refused = replay(b)
 		r.Records++
 		return refused
 	})
-	fault, unread := checked()
+	var unread error
+	if seal != nil {
+		r.Fault, unread = seal.end()
+	}
 	switch {
 	case refused != nil:
 		return r, refused
@@ -198,7 +204,7 @@ func (j *Journal) open(replay func([]byte) error) (r Report, err error) {
 	case good != j.size:
 		return r, &CorruptError{File: j.path, Offset: good, Reason: "it changed while it was read"}
 	}
-	r.Size, r.Fault = j.size, fault
+	r.Size = j.size
 	return r, nil
 }
 
