@@ -2,7 +2,6 @@ package desk
 
 import (
 	"encoding/binary"
-	"math"
 	"runtime/metrics"
 	"testing"
 	"time"
@@ -10,11 +9,11 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// collects reports whether garbage is collected by the growth of the heap.
+// collects reports whether garbage is collected when the heap has doubled, or before.
 func collects() bool {
 	s := []metrics.Sample{{Name: "/gc/gogc:percent"}}
 	metrics.Read(s)
-	return s[0].Value.Uint64() != math.MaxUint64
+	return s[0].Value.Uint64() <= 100
 }
 
 // becomes waits until garbage is collected, or no more.

@@ -50,8 +50,8 @@ func settle() {
 	debug.SetGCPercent(want)
 }
 
-// Pause stops collections until the returned function is called, but for those that a limit of memory asks for, and of a
-// heap that has grown to a multiple of what it was.
+// Pause stops collections until the returned function is called, but for those that a limit of memory asks for, and
+// those of a heap that has grown to a multiple of what it was.
 func Pause() (resume func()) {
 	process.Lock()
 	defer process.Unlock()
