@@ -122,7 +122,7 @@ func (e *Enforcer) applyVerdict(ev Event) {
 			p.revokeAt = ev.At.Add(RevokeDelay)
 		}
 		e.reschedule(p)
-		if e.counting {
+		if p.counted != nil {
 			e.count(p, ev.At)
 		}
 	}
@@ -154,7 +154,10 @@ func (e *Enforcer) regrant(p *pool, g PoolGrant) {
 
 // repart counts again, in the parts that a pool's slots have now, what does not hang on how leases count.
 func (e *Enforcer) repart(p *pool, was PoolGrant) {
-	p.queue.waiting, p.borrowed = 0, 0
+	p.borrowed = 0
+	if p.queue != nil {
+		p.queue.waiting = 0
+	}
 	p.peak = was.slots(p.peak) * p.grant.per()
 	for h := range p.members.all {
 		if h.Lifetime == LifetimeBorrow {
@@ -194,6 +197,9 @@ func (e *Enforcer) applyGranted(ev *Event, at **held) {
 		}
 		n := p.grant.parts(it)
 		p.take(l, h.shared, n)
+		if p.members == nil {
+			p.members = &series{}
+		}
 		p.members.add(h)
 		if l.Lifetime == LifetimeBorrow {
 			p.borrowed += n

@@ -166,7 +166,9 @@ func (p *pool) take(l *Lease, shared *sharedHolder, n int64) {
 	p.leases++
 	u := p.grant.units(l)
 	p.add(u, n)
-	p.queue.sharers.join(u.groups)
+	if p.queue != nil {
+		p.queue.sharers.join(u.groups)
+	}
 	p.peak = max(p.peak, p.inUse)
 	if p.users != nil {
 		p.users.ofUser(l.Holder.Who()).add(u, n)

@@ -317,7 +317,7 @@ func (p *pool) denial(it Item) *Denial {
 			"pool %s: %d of %s slots are in use of this agent's share of the site's %s, and the request is for %s more",
 			it.Pool, inUse, p.capacity(), most, it.Amount())
 		d.Hint = "wait (wait_seconds): a share grows by what the site has left; or try again in a moment"
-		if cut := p.grant.Cut; cut.Class != "" {
+		if cut := p.grant.Cut; cut != nil {
 			d.Detail += "; " + cut.words(shareServer)
 			d.Hint = "mend that: `usher doctor` says more; this agent asks again by itself, also for acquires that " +
 				"wait (wait_seconds)"

@@ -24,6 +24,7 @@ func (j *judge) grant(v *Verdict, inForce []*ruling) {
 	}
 	for _, r := range inForce {
 		l := r.license
+		cut := j.cut(l)
 		for name, t := range l.Pools {
 			g := PoolGrant{Name: name, Limit: t.Max, Scope: l.PoolScope(t.Scope),
 				CountBy:   orDefault(t.CountBy, CountLease),
@@ -33,7 +34,7 @@ func (j *judge) grant(v *Verdict, inForce []*ruling) {
 			g.Budget, g.Overage, g.Most, g.NotShared = b.max, b.overage, b.most, b.notShared
 			if b.shared {
 				g.Kept, g.Bounded = j.stays(l, name)
-				g.Cut = j.SharesFailing[l.Ref()]
+				g.Cut = cut
 			}
 			if was, ok := v.Pools[name]; ok {
 				g.Kept, g.Bounded = was.Kept.Plus(g.Kept), was.Bounded || g.Bounded
@@ -97,6 +98,15 @@ type budget struct {
 	most      Limit
 	shared    bool // it is a share
 	notShared string
+}
+
+// cut returns why whoever shares a licence cannot be asked; nil: it can.
+func (j *judge) cut(l *License) *Failing {
+	f, ok := j.SharesFailing[l.Ref()]
+	if !ok || f.Class == "" {
+		return nil
+	}
+	return &f
 }
 
 // isOwn reports whether the agent may hand out all that one licence grants: each host has it, or the one host or agent

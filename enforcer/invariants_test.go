@@ -379,7 +379,7 @@ func soonest(e *Enforcer) (next time.Time) {
 		next = sooner(next, h.Until)
 	}
 	for _, p := range e.pools {
-		for _, l := range p.lingers.list {
+		for _, l := range p.lingers.listed() {
 			next = sooner(next, l.Until)
 		}
 	}
@@ -389,6 +389,14 @@ func soonest(e *Enforcer) (next time.Time) {
 		}
 	}
 	return sooner(sooner(next, e.patience.next()), e.memory.next())
+}
+
+// listed returns those of a pool.
+func (l *lingers) listed() []*lingering {
+	if l == nil {
+		return nil
+	}
+	return l.list
 }
 
 // summary is all of an enforcer's state that its answers depend on, in a fixed order.
@@ -402,9 +410,16 @@ func summary(e *Enforcer) (out []string) {
 		out = append(out, fmt.Sprint(k, r.ended, r.until, r.lease.ID, r.lease.Data))
 	}
 	for name, p := range e.pools {
-		out = append(out, fmt.Sprint(name, p.grant, p.queue.Len(), p.inUse, p.peak, p.leases, len(p.groups),
-			p.expiry.len(), p.revokeAt, p.revoke, p.queue.waiting, p.borrowed))
-		for _, l := range p.lingers.list {
+		grant, waits, cut := p.grant, int64(0), Failing{}
+		if p.queue != nil {
+			waits = p.queue.waiting
+		}
+		if grant.Cut != nil {
+			grant.Cut, cut = nil, *grant.Cut
+		}
+		out = append(out, fmt.Sprint(name, grant, cut, p.queue.Len(), p.inUse, p.peak, p.leases, len(p.groups),
+			p.expiry.len(), p.revokeAt, p.revoke, waits, p.borrowed))
+		for _, l := range p.lingers.listed() {
 			out = append(out, fmt.Sprint(name, " lingers ", *l.Linger))
 		}
 		if p.rules == nil {

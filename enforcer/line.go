@@ -73,7 +73,7 @@ type Line struct {
 func (e *Enforcer) Line(name string) *Line {
 	l := &Line{e: e, name: name}
 	if p := e.pools[name]; p != nil && p.queue.Len() > 0 {
-		l.q = &p.queue
+		l.q = p.queue
 	} else {
 		l.q = e.forDraws[name]
 	}

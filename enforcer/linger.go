@@ -38,11 +38,19 @@ type lingering struct {
 func (l *lingering) due() time.Time { return l.Until }
 func (l *lingering) place() *int    { return &l.at }
 
-// lingers are those of one pool.
+// lingers are those of one pool. They are made with the first.
 type lingers struct {
 	list  []*lingering // in the order of their beginning
 	parts int64
 	of    map[User]int64 // parts
+}
+
+// all returns how many parts linger. Lingers that were never needed are nil, and none.
+func (l *lingers) all() int64 {
+	if l == nil {
+		return 0
+	}
+	return l.parts
 }
 
 func (l *lingers) first(not User) (rule string, until time.Time) {
@@ -102,7 +110,7 @@ func (e *Enforcer) returns(l *Lease, now time.Time) (out []Event) {
 	u := l.Holder.Who()
 	for _, it := range l.Items {
 		p := e.pool(it.Pool)
-		if p.lingers.of[u] == 0 {
+		if p.lingers == nil || p.lingers.of[u] == 0 {
 			continue
 		}
 		left := p.costs(unitOf(p.grant.CountBy, l.Holder), p.grant.parts(it))
@@ -133,13 +141,16 @@ func (e *Enforcer) applyLingers(x *Linger) {
 	}
 	l := &lingering{Linger: x}
 	e.lingering.add(l)
+	if p.lingers == nil {
+		p.lingers = &lingers{}
+	}
 	p.lingers.list = append(p.lingers.list, l)
 	p.count1(l, 1)
 }
 
 func (e *Enforcer) applyLingerOver(x *Linger) {
 	p := e.pools[x.Item.Pool]
-	if p == nil {
+	if p == nil || p.lingers == nil {
 		return
 	}
 	i := slices.IndexFunc(p.lingers.list, func(l *lingering) bool { return l.Lease == x.Lease })
@@ -203,6 +214,9 @@ func (e *Enforcer) Lingers() []*Linger {
 
 // relinger counts a pool's lingering slots again, in the parts that its slots have now.
 func (p *pool) relinger() {
+	if p.lingers == nil {
+		return
+	}
 	p.lingers.parts, p.lingers.of = 0, nil
 	for _, l := range p.lingers.list {
 		p.count1(l, 1)

@@ -57,10 +57,10 @@ func (e *Enforcer) shortest(f Filter) func(Cursor, func(*held) bool) {
 	}
 	if f.Pool != "" {
 		p := e.pools[f.Pool]
-		if p == nil {
-			p = &pool{}
+		if p == nil || p.members == nil {
+			p = &pool{members: &series{}}
 		}
-		lists = append(lists, &p.members)
+		lists = append(lists, p.members)
 	}
 	if len(lists) == 0 {
 		return e.after

@@ -112,8 +112,8 @@ func (p *pool) keptFrom(s *stance, u User) int64 {
 			kept -= s.own.unused()
 		}
 	}
-	if p.lingers.parts > 0 {
-		kept += p.lingers.parts - p.lingers.of[u]
+	if n := p.lingers.all(); n > 0 {
+		kept += n - p.lingers.of[u]
 	}
 	return kept
 }

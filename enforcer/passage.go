@@ -160,7 +160,7 @@ func (q *passage) add(p *pool, w *waiting) {
 
 // shut reports whether nobody passes any more.
 func (q *passage) shut(p *pool) bool {
-	return q.hard && p.lingers.parts == 0 && (p.rules == nil || p.rules.unused == 0)
+	return q.hard && p.lingers.all() == 0 && (p.rules == nil || p.rules.unused == 0)
 }
 
 // blocks reports whether what is before it keeps a request from an item's slots. It passes waiters that are barred
@@ -173,7 +173,7 @@ func (q *passage) blocks(e *Enforcer, a *asking, p *pool, i int) bool {
 		return false
 	}
 	var kept int64
-	if u := a.r.Caller.Who(); p.lingers.parts > 0 && !slices.Contains(q.users, u) {
+	if u := a.r.Caller.Who(); p.lingers.all() > 0 && !slices.Contains(q.users, u) {
 		kept += p.lingers.of[u]
 	}
 	if s := a.stance(i); s != nil && !slices.Contains(q.owns, s.own) {
@@ -335,7 +335,7 @@ func (e *Enforcer) aheadOf(w *Waiter) (most int) {
 	for _, it := range w.Items {
 		q := e.forDraws[it.Pool]
 		if !w.Draws {
-			q = &e.pools[it.Pool].queue
+			q = e.pools[it.Pool].queue
 		}
 		if q == nil {
 			continue

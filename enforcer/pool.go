@@ -15,10 +15,10 @@ type pool struct {
 	peak    int64 // parts
 	leases  int
 	rules   *poolRules // of the site; nil: it has none
-	lingers lingers
+	lingers *lingers
 	// members are the leases that hold slots of it, whichever of their items those are.
-	members series
-	queue   queue
+	members *series
+	queue   *queue
 	// borrowed is how many of the slots in use are borrowed.
 	borrowed int64
 	counted  *usageCount // nil: its usage is not counted
@@ -89,7 +89,9 @@ func (e *Enforcer) reschedule(p *pool) {
 }
 
 // idle reports whether nobody has or wants anything of a pool.
-func (p *pool) idle() bool { return p.leases == 0 && p.queue.Len() == 0 && len(p.lingers.list) == 0 }
+func (p *pool) idle() bool {
+	return p.leases == 0 && p.queue.Len() == 0 && (p.lingers == nil || len(p.lingers.list) == 0)
+}
 
 // discard forgets a pool of which no lease is held.
 func (e *Enforcer) discard(p *pool) {
@@ -228,13 +230,15 @@ func (p *pool) status(name string) PoolStatus {
 	s := PoolStatus{
 		Name: name, Limit: p.grant.Limit, Overage: p.grant.Overage, Budget: p.grant.Budget, Scope: p.grant.Scope,
 		CountBy: p.grant.CountBy, Unit: p.grant.Unit, NotShared: p.grant.NotShared, InUse: p.grant.slots(p.inUse),
-		Peak: p.grant.slots(p.peak), Leases: p.leases, Waiting: p.grant.slots(p.queue.waiting),
-		Borrowed: p.grant.slots(p.borrowed),
+		Peak: p.grant.slots(p.peak), Leases: p.leases, Borrowed: p.grant.slots(p.borrowed),
+	}
+	if p.queue != nil {
+		s.Waiting = p.grant.slots(p.queue.waiting)
 	}
 	if p.rules != nil {
 		s.Reserved = p.grant.slots(p.rules.unused)
 	}
-	s.Lingering = p.grant.slots(p.lingers.parts)
+	s.Lingering = p.grant.slots(p.lingers.all())
 	if p.grant.per() > 1 {
 		s.Quantum, s.Parts = p.grant.Quantum, p.inUse
 	}

@@ -9,18 +9,30 @@ import (
 	"time"
 )
 
-// queue is the waiters for one pool or meter, in their turn.
+// queue is the waiters for one pool or meter, in their turn. It is made with the first.
 type queue struct {
 	list.List       // of *waiting
 	waiting   int64 // draws, or parts of slots, that are waited for
 	sharers   sharers
 }
 
-// first returns the waiter that is served next; nil: none waits.
-func (q *queue) first() *waiting {
+// Len and Front are the list's; a queue that was never needed is nil, and empty.
+func (q *queue) Len() int {
+	if q == nil {
+		return 0
+	}
+	return q.List.Len()
+}
+
+func (q *queue) Front() *list.Element {
 	if q == nil {
 		return nil
 	}
+	return q.List.Front()
+}
+
+// first returns the waiter that is served next; nil: none waits.
+func (q *queue) first() *waiting {
 	if x := q.Front(); x != nil {
 		return x.Value.(*waiting)
 	}
@@ -54,7 +66,7 @@ func (e *Enforcer) queueOf(w *Waiter, name string) *queue {
 	if w.Draws {
 		return e.forDraws[name]
 	}
-	return &e.pools[name].queue
+	return e.pools[name].queue
 }
 
 // weigh returns how many draws, or parts of slots, a waiter waits for with one of its items.
@@ -324,10 +336,16 @@ func (e *Enforcer) applyQueued(w *Waiter) {
 	e.account(u).waiters++
 	e.keep(u, w.Request.bytes())
 	for i, it := range w.Items {
-		if w.Draws && e.forDraws[it.Pool] == nil {
-			e.forDraws[it.Pool] = &queue{}
-		}
 		q := e.queueOf(w, it.Pool)
+		switch {
+		case q != nil:
+		case w.Draws:
+			q = &queue{}
+			e.forDraws[it.Pool] = q
+		default:
+			q = &queue{}
+			e.pools[it.Pool].queue = q
+		}
 		q.place(x)
 		if !w.Draws {
 			e.pools[it.Pool].enter(x, i)

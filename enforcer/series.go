@@ -193,6 +193,9 @@ func (s *series) behind(c Cursor) func(func(*held) bool) {
 
 // after calls yield with the leases behind a place, in their order, until it returns false.
 func (s *series) after(c Cursor, yield func(*held) bool) {
+	if s == nil {
+		return
+	}
 	next := s.from(c)
 	for h, ok := next(); ok && yield(h); h, ok = next() {
 	}
@@ -200,6 +203,9 @@ func (s *series) after(c Cursor, yield func(*held) bool) {
 
 // all calls yield with each lease in its order, until it returns false.
 func (s *series) all(yield func(*held) bool) {
+	if s == nil {
+		return
+	}
 	for _, b := range s.blocks {
 		for _, h := range b.leases {
 			if !yield(h) {
@@ -211,6 +217,9 @@ func (s *series) all(yield func(*held) bool) {
 
 // latest calls yield with each lease, the latest first, until it returns false.
 func (s *series) latest(yield func(*held) bool) {
+	if s == nil {
+		return
+	}
 	for _, b := range slices.Backward(s.blocks) {
 		for _, h := range slices.Backward(b.leases) {
 			if !yield(h) {

@@ -60,6 +60,9 @@ func (p *pool) exit(w *waiting, i int) {
 
 // reunite takes the waiters over again where the pool counts by another unit.
 func (p *pool) reunite() {
+	if p.queue == nil {
+		return
+	}
 	p.queue.sharers = sharers{}
 	for x := p.queue.Front(); x != nil; x = x.Next() {
 		w := x.Value.(*waiting)
@@ -93,6 +96,9 @@ func (e *Enforcer) shares(w *waiting, i int) bool {
 // sharing yields the waiters of a pool whose leases would cost nothing of it, in no particular order.
 func (p *pool) sharing() iter.Seq[*waiting] {
 	return func(yield func(*waiting) bool) {
+		if p.queue == nil {
+			return
+		}
 		for unit := range p.queue.sharers.have {
 			g := p.groups[unit]
 			if g == nil {

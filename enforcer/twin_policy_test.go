@@ -124,7 +124,7 @@ func (s *twin) sameRules(t *rapid.T) {
 		if !p.named {
 			continue
 		}
-		if got, want := p.lingers.parts, s.m.lingering(name, nil); got != want {
+		if got, want := p.lingers.all(), s.m.lingering(name, nil); got != want {
 			t.Fatalf("SameRules: %d of %s linger, the model has %d", got, name, want)
 		}
 		if p.rules == nil {

@@ -18,7 +18,7 @@ type Usage struct {
 	// budget.
 	Slots, Over int64
 	OverFor     time.Duration // for how long slots beyond the budget were in use
-	Limit       Limit         // the largest that the verdict named
+	Limit       Limit         // the largest that the verdict named while the pool was counted
 	Budget      Limit         // likewise
 }
 
@@ -64,8 +64,9 @@ func (w *wide) take(unit uint64) int64 {
 }
 
 // TakeUsage returns what was in use of the pools of these names since the last call, by hours, and forgets it. Usage is
-// counted from the first call on: it begins to count the pools of these names, and those that come later. Hours in
-// which nothing was in use are left out. lost is how many hours of pools were dropped because nobody took them.
+// counted from the first call on, of these pools and of those that come later. A pool's count is made when a slot of it
+// is first in use, since of many pools most never are. Hours in which nothing was in use are left out. lost is how many
+// hours of pools were dropped because nobody took them.
 //
 // Time that a step of the clock added, or took away, is not counted: see Step. A pool that counts in parts of slots has
 // what they make together, rounded down to a slot-millisecond, and the remainder stays for the next call.
@@ -77,7 +78,9 @@ func (e *Enforcer) TakeUsage(names []string, now time.Time) (all []Usage, lost i
 			continue
 		}
 		if p.counted == nil {
-			e.beginCount(p, now)
+			if p.inUse > 0 {
+				e.beginCount(p, now)
+			}
 			continue
 		}
 		e.count(p, now)

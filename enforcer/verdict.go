@@ -393,9 +393,9 @@ type PoolGrant struct {
 	Unit      string
 	Quantum   int64  // parts of a slot: see PoolTerm; 0 or 1: it has none
 	NotShared string // why Budget is 0 although Limit is not; empty otherwise
-	// Cut says why whoever gives this agent its share of the site cannot be asked for more; zero: it can, or there is
+	// Cut says why whoever gives this agent its share of the site cannot be asked for more; nil: it can, or there is
 	// nobody.
-	Cut Failing
+	Cut *Failing
 }
 
 // MeterGrant is what the verdict permits of one meter.

@@ -172,18 +172,19 @@ func (m *Metrics) of(pool string) *poolCounts {
 	return all[""]
 }
 
-// Observe counts an event. It allocates nothing, except for a new verdict and the first end of a pool.
+// Observe counts an event. It allocates nothing, except for a new verdict, and for what is the first of its
+// kind in a pool.
 func (m *Metrics) Observe(ev *enforcer.Event) {
 	switch ev.Kind {
 	case enforcer.EventVerdict:
 		m.setPools(ev.Verdict)
 	case enforcer.EventEnded:
 		for _, it := range ev.Lease.Items {
-			m.of(it.Pool).countEnd(ev.Cause)
+			m.of(it.Pool).counts().countEnd(ev.Cause)
 		}
 	case enforcer.EventDrawn:
 		for _, it := range ev.Lease.Items {
-			m.of(it.Pool).drawn.Add(uint64(max(0, it.N)))
+			m.of(it.Pool).counts().drawn.Add(uint64(max(0, it.N)))
 		}
 	case enforcer.EventGranted, enforcer.EventRenewed, enforcer.EventForgot, enforcer.EventChanged,
 		enforcer.EventQueued, enforcer.EventLeft, enforcer.EventSet, enforcer.EventNoted, enforcer.EventRemembered,
@@ -192,10 +193,11 @@ func (m *Metrics) Observe(ev *enforcer.Event) {
 	}
 }
 
-// Acquired counts an acquire and how long it took. It allocates nothing, except for the first denial of a pool.
+// Acquired counts an acquire and how long it took. It allocates nothing, except for the first of a pool and its first
+// denial.
 func (m *Metrics) Acquired(pool string, took time.Duration, d *enforcer.Denial, replayed bool) {
 	m.duration.Observe(took.Seconds())
-	s := m.of(pool)
+	s := m.of(pool).counts()
 	switch {
 	case d != nil:
 		s.denied.Add(1)

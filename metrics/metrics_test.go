@@ -172,7 +172,7 @@ func TestClosedPools(t *testing.T) {
 	if after := series(t, m, "usher_acquires_total"); after != before {
 		t.Errorf("%d series became %d", before, after)
 	}
-	if n := (*m.pools.Load())[""].denials(slices.Index(denialCodes, enforcer.PoolUnknown)); n != 10_001 {
+	if n := (*m.pools.Load())[""].told().denials(slices.Index(denialCodes, enforcer.PoolUnknown)); n != 10_001 {
 		t.Errorf("%v made-up pools are counted", n)
 	}
 	for i := range mostPools {
@@ -203,7 +203,7 @@ func TestCountersGoOn(t *testing.T) {
 	m := full()
 	m.Observe(&enforcer.Event{Kind: enforcer.EventVerdict, Verdict: &enforcer.Verdict{}})
 	m.Observe(&enforcer.Event{Kind: enforcer.EventVerdict, Verdict: verdict()})
-	if n := m.of("streams").granted.Load(); n != 1 {
+	if n := m.of("streams").told().granted.Load(); n != 1 {
 		t.Errorf("granted is %v", n)
 	}
 }

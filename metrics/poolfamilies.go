@@ -35,14 +35,14 @@ var poolFamilies = slices.SortedFunc(slices.Values(slices.Concat(countedOfPools(
 	func(a, b poolFamily) int { return strings.Compare(a.name, b.name) })
 
 // countsOf makes a family of counters.
-func countsOf(name, help, label string, values []string, of func(*poolCounts, int) uint64) poolFamily {
+func countsOf(name, help, label string, values []string, of func(*tallies, int) uint64) poolFamily {
 	return poolFamily{name: name, full: "usher_" + name, help: help, desc: desc(name, help, pairOf(label)...),
 		kind:  prometheus.CounterValue,
 		label: label, values: values, of: func(p pool, i int) (float64, bool) {
 			if p.counts == nil {
 				return 0, false
 			}
-			return float64(of(p.counts, i)), true
+			return float64(of(p.counts.told(), i)), true
 		}}
 }
 
@@ -70,7 +70,7 @@ func countedOfPools() []poolFamily {
 	codes, code := texts(denialCodes)
 	ends, cause := texts(causes)
 	drawn := countsOf("draws_total", "Draws from a meter.", "", []string{""},
-		func(p *poolCounts, _ int) uint64 { return p.drawn.Load() })
+		func(p *tallies, _ int) uint64 { return p.drawn.Load() })
 	all := drawn.of
 	drawn.of = func(p pool, i int) (v float64, ok bool) {
 		v, ok = all(p, i)
@@ -78,7 +78,7 @@ func countedOfPools() []poolFamily {
 	}
 	return []poolFamily{
 		countsOf("acquires_total", "Acquires, by pool and result.", "result",
-			[]string{resultDenied, resultGranted, resultReplayed}, func(p *poolCounts, i int) uint64 {
+			[]string{resultDenied, resultGranted, resultReplayed}, func(p *tallies, i int) uint64 {
 				switch i {
 				case 0:
 					return p.denied.Load()
@@ -89,9 +89,9 @@ func countedOfPools() []poolFamily {
 				}
 			}),
 		countsOf("denials_total", "Acquires that were denied, by pool and code.", "code", codes,
-			func(p *poolCounts, i int) uint64 { return p.denials(code[i]) }),
+			func(p *tallies, i int) uint64 { return p.denials(code[i]) }),
 		countsOf("releases_total", "Leases that ended, by pool and cause.", "cause", ends,
-			func(p *poolCounts, i int) uint64 { return p.ends(cause[i]) }),
+			func(p *tallies, i int) uint64 { return p.ends(cause[i]) }),
 		drawn,
 	}
 }

@@ -11,11 +11,15 @@ import (
 // zero, and an agent may have thousands of pools. All of them are told from the first scrape on, so that a rate knows
 // what they began with.
 type poolCounts struct {
-	granted, denied, replayed atomic.Uint64
-	drawn                     atomic.Uint64
-	meter                     atomic.Bool // a verdict has named it as one
+	meter atomic.Bool             // a verdict has named it as one
+	made  atomic.Pointer[tallies] // with the first count, which most pools of many never have; nil: all are zero
+}
+
+// tallies are the counts of a pool.
+type tallies struct {
+	granted, denied, replayed, drawn atomic.Uint64
 	// others counts denials, as denialCodes has them, and behind these ends, as causes has them. It is made with the
-	// first, which most pools of many never have; nil: all are zero.
+	// first; nil: all are zero.
 	others atomic.Pointer[[]atomic.Uint64]
 }
 
@@ -24,16 +28,36 @@ var (
 	causes      = enforcer.Causes()
 )
 
+// nothing is the counts of a pool that has none.
+var nothing tallies
+
+// told returns the counts to be read.
+func (p *poolCounts) told() *tallies {
+	if c := p.made.Load(); c != nil {
+		return c
+	}
+	return &nothing
+}
+
+// counts returns the counts to be added to.
+func (p *poolCounts) counts() *tallies {
+	if c := p.made.Load(); c != nil {
+		return c
+	}
+	p.made.CompareAndSwap(nil, &tallies{}) // somebody else's may be there by now
+	return p.made.Load()
+}
+
 // countDenial and countEnd count one of a closed set's values; others are not counted.
-func (p *poolCounts) countDenial(code enforcer.DenialCode) {
+func (p *tallies) countDenial(code enforcer.DenialCode) {
 	p.count(slices.Index(denialCodes, code), 0)
 }
 
-func (p *poolCounts) countEnd(cause enforcer.Cause) {
+func (p *tallies) countEnd(cause enforcer.Cause) {
 	p.count(slices.Index(causes, cause), len(denialCodes))
 }
 
-func (p *poolCounts) count(i, from int) {
+func (p *tallies) count(i, from int) {
 	if i < 0 {
 		return
 	}
@@ -45,10 +69,10 @@ func (p *poolCounts) count(i, from int) {
 }
 
 // denials returns how often a code of denialCodes was counted, ends the same of a cause of causes.
-func (p *poolCounts) denials(i int) uint64 { return p.other(i) }
-func (p *poolCounts) ends(i int) uint64    { return p.other(len(denialCodes) + i) }
+func (p *tallies) denials(i int) uint64 { return p.other(i) }
+func (p *tallies) ends(i int) uint64    { return p.other(len(denialCodes) + i) }
 
-func (p *poolCounts) other(i int) uint64 {
+func (p *tallies) other(i int) uint64 {
 	if all := p.others.Load(); all != nil {
 		return (*all)[i].Load()
 	}

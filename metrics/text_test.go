@@ -50,9 +50,9 @@ func oddPools() *Metrics {
 		{Name: "scenes", Meter: true, Limit: enforcer.Unlimited, Budget: enforcer.Unlimited},
 	}, nil)
 	m.Acquired("größe", time.Microsecond, nil, false)
-	m.of("renders").drawn.Add(1e15)
-	m.of("größe").granted.Add(1 << 62)
-	m.of("größe").replayed.Add(1e6)
+	m.of("renders").counts().drawn.Add(1e15)
+	m.of("größe").counts().granted.Add(1 << 62)
+	m.of("größe").counts().replayed.Add(1e6)
 	return m
 }
 
