@@ -3,6 +3,7 @@ package agent_test
 import (
 	"bufio"
 	"bytes"
+	"fmt"
 	"net"
 	"runtime"
 	"runtime/debug"
@@ -10,6 +11,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/usher-agent/usher/plugin/usher"
 )
 
 // mostAllocations is how many an acquire and its release in a session may make, on average, in the whole agent: the
@@ -109,5 +112,41 @@ func TestMemoryOfASession(t *testing.T) {
 	each := (used() - before) / sessions
 	if t.Logf("a session takes %d bytes", each); each > mostOfASession {
 		t.Errorf("a session takes %d bytes, want at most %d", each, mostOfASession)
+	}
+}
+
+// mostOfAPool is how many bytes a pool that nobody uses may take in the whole agent once garbage was collected.
+const mostOfAPool = 1100
+
+// A licence of thousands of pools, most of which nobody uses, takes little memory, and is shown whole.
+func TestMemoryOfAPool(t *testing.T) {
+	if raceDetector() {
+		t.Skip("the race detector has pieces of memory of its own")
+	}
+	h := open(t, "")
+	h.drop("a.lic", h.sign("a", 1000, nil))
+	h.until("valid", inForce("a"))
+	used := func() int64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.GC() // what a pool of memory keeps is gone after two
+		runtime.ReadMemStats(&m)
+		return int64(m.HeapAlloc)
+	}
+	const pools = 3500
+	before := used()
+	h.drop("a.lic", h.sign("a2", 1000, func(c *usher.Claims) {
+		for i := range pools {
+			c.Pools[fmt.Sprint("p", i)] = usher.Pool{Max: new(int64(i)), Scope: "host"}
+		}
+	}))
+	h.until("valid", inForce("a2"))
+	each := (used() - before) / pools
+	if t.Logf("a pool takes %d bytes", each); each > mostOfAPool {
+		t.Errorf("a pool takes %d bytes, want at most %d", each, mostOfAPool)
+	}
+	l := h.until("still valid", inForce("a2"))
+	if all, is := l.Licenses[0].Terms["pools"].(map[string]any); !is || len(all) != pools+1 {
+		t.Errorf("the terms show %d pools, want %d", len(all), pools+1)
 	}
 }

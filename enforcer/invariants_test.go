@@ -391,14 +391,6 @@ func soonest(e *Enforcer) (next time.Time) {
 	return sooner(sooner(next, e.patience.next()), e.memory.next())
 }
 
-// listed returns those of a pool.
-func (l *lingers) listed() []*lingering {
-	if l == nil {
-		return nil
-	}
-	return l.list
-}
-
 // summary is all of an enforcer's state that its answers depend on, in a fixed order.
 func summary(e *Enforcer) (out []string) {
 	for id, h := range e.leases.All {

@@ -296,8 +296,35 @@ type License struct {
 
 	KeyID             string         // the anchor that verified the document
 	AnchorEnvironment Environment    // Test: every licence that the anchor signs is a test licence
-	Terms             map[string]any // everything the document says, as its system states it
+	Terms             map[string]any // everything the document says, as its system states it; see Text
 	SystemCode        string         // the system's own word for its state; may be empty
+}
+
+// Text is a part of [License.Terms] that is kept as JSON on one line. Thousands of small maps take ten times the memory
+// of their text, and nobody looks into most of them: a format may keep a part so that it needs no more itself.
+type Text string
+
+// MarshalJSON returns the text as it is.
+func (t Text) MarshalJSON() ([]byte, error) { return []byte(t), nil }
+
+// depth returns how deep the text nests.
+func (t Text) depth() (most int) {
+	depth, quoted := 0, false
+	for i := 0; i < len(t); i++ {
+		switch c := t[i]; {
+		case quoted && c == '\\':
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case c == '{', c == '[':
+			depth++
+			most = max(most, depth)
+		case c == '}', c == ']':
+			depth--
+		}
+	}
+	return most
 }
 
 // IsTest reports whether the licence, or the anchor that verified it, is for tests.

@@ -53,8 +53,16 @@ func (l *lingers) all() int64 {
 	return l.parts
 }
 
+// listed returns them in the order of their beginning.
+func (l *lingers) listed() []*lingering {
+	if l == nil {
+		return nil
+	}
+	return l.list
+}
+
 func (l *lingers) first(not User) (rule string, until time.Time) {
-	for _, x := range l.list {
+	for _, x := range l.listed() {
 		if x.Who != not && (until.IsZero() || x.Until.Before(until)) {
 			rule, until = x.Rule, x.Until
 		}

@@ -196,6 +196,13 @@ func validTerms(v any, depth int) error {
 		if !utf8.ValidString(v) {
 			return fmt.Errorf("its terms are not UTF-8")
 		}
+	case Text:
+		if depth+v.depth() > maxDepth {
+			return fmt.Errorf("its terms nest deeper than %d", maxDepth)
+		}
+		if !utf8.ValidString(string(v)) {
+			return fmt.Errorf("its terms are not UTF-8")
+		}
 	case []any:
 		for _, e := range v {
 			if err := validTerms(e, depth+1); err != nil {

@@ -28,6 +28,11 @@ func TestValidate(t *testing.T) {
 	if err := (&License{ID: "a", System: "s", Product: "p"}).Validate(); err != nil {
 		t.Errorf("the least: %v", err)
 	}
+	text := full()
+	text.Terms["t"] = Text(`{"[[":[{"a]\"]]":"[` + strings.Repeat("[", 2*maxDepth) + `"},[]]}`)
+	if err := text.Validate(); err != nil || text.Terms["t"].(Text).depth() != 3 {
+		t.Errorf("brackets in the strings of a text: %v", err)
+	}
 	deep := any("x")
 	for range maxDepth + 1 {
 		deep = []any{deep}
@@ -81,6 +86,8 @@ func TestValidate(t *testing.T) {
 		"terms are not UTF-8":           func(l *License) { l.Terms["\xff"] = nil },
 		"which JSON cannot say":         func(l *License) { l.Terms["f"] = func() {} },
 		"nest deeper":                   func(l *License) { l.Terms["d"] = deep },
+		"nest deeper than 100":          func(l *License) { l.Terms["d"] = Text(strings.Repeat(`[{"\"":`, 50) + "[]") },
+		"its terms are not UTF":         func(l *License) { l.Terms["t"] = Text("\"\xff\"") },
 	} {
 		l := full()
 		change(l)

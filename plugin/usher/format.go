@@ -18,6 +18,7 @@ import (
 
 	"github.com/go-jose/go-jose/v4"
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
@@ -101,7 +102,7 @@ func (Format) Verify(document []byte, anchors []plugin.Anchor) (*enforcer.Licens
 	var terms map[string]any
 	claims, err := ParseClaims(raw[1], false)
 	if err == nil {
-		err = json.Unmarshal(raw[1], &terms)
+		terms, err = readTerms(raw[1])
 	}
 	if err != nil {
 		// Only a signed body deserves the more precise word.
@@ -121,6 +122,36 @@ func (Format) Verify(document []byte, anchors []plugin.Anchor) (*enforcer.Licens
 	}
 	license.AnchorEnvironment = anchor.Environment
 	return license, nil
+}
+
+// longTerm is how many bytes a list of pools or meters has that stays a text in the terms.
+const longTerm = 4 << 10
+
+// readTerms reads everything that the body of a document says.
+func readTerms(body []byte) (terms map[string]any, err error) {
+	if err := json.Unmarshal(body, &terms); err != nil {
+		return nil, err
+	}
+	if len(body) < longTerm {
+		return terms, nil
+	}
+	var parts struct {
+		Pools  jsontext.Value `json:"pools"`
+		Meters jsontext.Value `json:"meters"`
+	}
+	if err := json.Unmarshal(body, &parts); err != nil {
+		return nil, err
+	}
+	for name, text := range map[string]jsontext.Value{"pools": parts.Pools, "meters": parts.Meters} {
+		if len(text) < longTerm {
+			continue
+		}
+		if err := text.Compact(); err != nil {
+			return nil, err
+		}
+		terms[name] = enforcer.Text(text)
+	}
+	return terms, nil
 }
 
 // believe finds the anchor that the header names and checks the signature with it.

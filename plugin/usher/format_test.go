@@ -7,7 +7,10 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/base64"
+	"encoding/json"
 	"encoding/pem"
+	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strings"
@@ -292,6 +295,39 @@ func TestRefusals(t *testing.T) {
 				t.Errorf("got %s %q, want %s …%q…", p.Code, p.Reason, test.code, test.reason)
 			}
 		})
+	}
+}
+
+// The terms of thousands of pools are kept as the text that they are, and said as before.
+func TestLongTermsAreText(t *testing.T) {
+	s, anchors := vendor(t, "2026-a", "")
+	for pools, long := range map[int]bool{10: false, 1000: true} {
+		c := claims()
+		for i := range pools {
+			c.Pools[fmt.Sprint("p", i)] = usher.Pool{Max: new(int64(i)), Unit: "[seat]"}
+		}
+		l, p := usher.Format{}.Verify(sign(t, s, c), anchors)
+		if p != nil {
+			t.Fatal(p.Reason)
+		}
+		if err := l.Validate(); err != nil {
+			t.Error(err)
+		}
+		if text, is := l.Terms["pools"].(enforcer.Text); is != long {
+			t.Errorf("%d pools are kept as %T", pools, l.Terms["pools"])
+		} else if l.Terms["pools"] = nil; is && len(text) > 40*pools {
+			t.Errorf("%d pools have a text of %d bytes", pools, len(text))
+		}
+		l, _ = usher.Format{}.Verify(sign(t, s, c), anchors)
+		said, err := json.Marshal(l.Terms)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all struct{ Pools map[string]map[string]any }
+		if err := json.Unmarshal(said, &all); err != nil || len(all.Pools) != pools+1 || bytes.ContainsAny(said, "\n") ||
+			!maps.Equal(all.Pools["p7"], map[string]any{"max": 7.0, "unit": "[seat]"}) {
+			t.Errorf("%d pools are said as %d: %v, %v", pools, len(all.Pools), all.Pools["p7"], err)
+		}
 	}
 }
 
