@@ -324,8 +324,9 @@ func TestLongTermsAreText(t *testing.T) {
 			t.Fatal(err)
 		}
 		var all struct{ Pools map[string]map[string]any }
-		if err := json.Unmarshal(said, &all); err != nil || len(all.Pools) != pools+1 || bytes.ContainsAny(said, "\n") ||
-			!maps.Equal(all.Pools["p7"], map[string]any{"max": 7.0, "unit": "[seat]"}) {
+		want := map[string]any{"max": 7.0, "unit": "[seat]"}
+		if err := json.Unmarshal(said, &all); err != nil || len(all.Pools) != pools+1 ||
+			bytes.ContainsAny(said, "\n") || !maps.Equal(all.Pools["p7"], want) {
 			t.Errorf("%d pools are said as %d: %v, %v", pools, len(all.Pools), all.Pools["p7"], err)
 		}
 	}
