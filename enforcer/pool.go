@@ -89,7 +89,9 @@ func (e *Enforcer) reschedule(p *pool) {
 }
 
 // idle reports whether nobody has or wants anything of a pool.
-func (p *pool) idle() bool { return p.leases == 0 && p.queue.Len() == 0 && len(p.lingers.listed()) == 0 }
+func (p *pool) idle() bool {
+	return p.leases == 0 && p.queue.Len() == 0 && len(p.lingers.listed()) == 0
+}
 
 // discard forgets a pool of which no lease is held.
 func (e *Enforcer) discard(p *pool) {
