@@ -277,7 +277,9 @@ func (e *Enforcer) applyEnded(ev *Event) {
 		e.drop(it.Pool, p)
 	}
 	e.unshare(h.shared)
-	if r := e.tokenOf(l); r != nil {
+	if r := e.tokenOf(l); r != nil && ev.Cause == CauseUndelivered { // whoever asked was told no, and may ask again
+		e.forget(r)
+	} else if r != nil {
 		e.saveToken(r)
 		r.ended = ev.Cause
 		if l.Data != nil { // the token outlives the lease, the data does not

@@ -77,6 +77,10 @@ type Denial struct {
 
 	Waited time.Duration // how long the request had waited
 
+	// Late says that the request was granted, and the grant withdrawn before anybody knew of it, for what it was
+	// granted from was over. See [Acquire.Again].
+	Late bool
+
 	waits bool // waiting may help, as it does where the slots are in use
 
 	spent string // of a site's meter: what to do where no host has draws left to take

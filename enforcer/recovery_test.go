@@ -61,6 +61,40 @@ func TestTokenUsedAgainAfterRecovery(t *testing.T) {
 	}
 }
 
+// Who was told no because a grant could not be delivered may ask again with the same client token, also over a restart.
+func TestTokenOfWhatWasUndelivered(t *testing.T) {
+	e := New(Options{})
+	var journal []Event
+	now := time.Date(2026, 1, 5, 12, 0, 0, 0, time.UTC)
+	do := func(r Request) Decision {
+		d := e.Decide(r, now)
+		for _, ev := range d.Events {
+			if e.Apply(ev); ev.Kind != EventVerdict {
+				journal = append(journal, ev)
+			}
+		}
+		return d
+	}
+	v := &Verdict{State: StateValid, Code: Valid, Pools: map[string]PoolGrant{"a": {Name: "a", Limit: 5, Budget: 5}}}
+	do(&SetVerdict{v})
+	acquire := func(id byte) Decision {
+		return do(&Acquire{ID: LeaseID{id}, Pool: "a", N: 1, Lifetime: LifetimeHeld, Token: "t"})
+	}
+	acquire(1)
+	do(&End{ID: LeaseID{1}, Cause: CauseUndelivered})
+	if d := acquire(2); d.Lease == nil || d.Replayed {
+		t.Fatalf("asked again: %+v", d.Denial)
+	}
+	e = New(Options{})
+	for _, ev := range journal {
+		e.Apply(ev)
+	}
+	do(&SetVerdict{v})
+	if d := acquire(3); !d.Replayed || d.Lease.ID != (LeaseID{2}) {
+		t.Errorf("after a restart it is answered with %+v", d)
+	}
+}
+
 // The time is set back by more than a day after a draw. Its token is forgotten when its day is over and used again, and
 // a snapshot that was made in between and the journal tell of both draws: the later one counts.
 func TestTokenUsedAgainAfterTheTimeWasSetBack(t *testing.T) {

@@ -96,6 +96,24 @@ const within = 30 * time.Second
 // converse sends text on a session of its own and returns all answers.
 func converse(t testing.TB, s *Server, text []byte) []byte {
 	t.Helper()
+	end, done := sessionWith(t, s)
+	defer end.Close()
+	go func() {
+		end.Write(text) // the session may have ended
+		end.CloseWrite()
+	}()
+	out, err := io.ReadAll(end)
+	// the session does not read the rest of a message that is too long
+	if err != nil && !errors.Is(err, unix.ECONNRESET) {
+		t.Fatalf("after %.200q: %v", out, err)
+	}
+	<-done
+	return out
+}
+
+// sessionWith returns the other end of a new session with a server, and what is closed when the session has ended.
+func sessionWith(t testing.TB, s *Server) (end *net.UnixConn, ended <-chan struct{}) {
+	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -109,29 +127,19 @@ func converse(t testing.TB, s *Server, text []byte) []byte {
 			t.Fatal(err)
 		}
 		ends[i] = c.(*net.UnixConn)
-		defer c.Close()
 	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
+		defer ends[0].Close()
 		c := &conn{UnixConn: ends[0], peer: peer{uid: 7, exe: "/bin/\xffproduct"}}
 		c.goDirect()
 		s.serveSession(c)
 	}()
-	go func() {
-		ends[1].Write(text) // the session may have ended
-		ends[1].CloseWrite()
-	}()
 	if err := ends[1].SetReadDeadline(time.Now().Add(within)); err != nil {
 		t.Fatal(err)
 	}
-	out, err := io.ReadAll(ends[1])
-	// the session does not read the rest of a message that is too long
-	if err != nil && !errors.Is(err, unix.ECONNRESET) {
-		t.Fatalf("after %.200q: %v", out, err)
-	}
-	<-done
-	return out
+	return ends[1], done
 }
 
 // checkAnswers says what is wrong with a session's answers: each line is a JSON-RPC 2.0 answer.

@@ -139,6 +139,60 @@ func TestLateAnswersOfASession(t *testing.T) {
 	}
 }
 
+// waitingDesk grants what is over before it is answered, and says so, to the first acquires of a pool.
+type waitingDesk struct {
+	lateDesk
+	waits chan time.Duration // how long each acquire would wait
+}
+
+func (d waitingDesk) Session(*net.UnixConn, io.Closer, enforcer.Caller) Session { return d }
+
+func (d waitingDesk) Begin(r *enforcer.Acquire, ready func()) (Finish, bool) {
+	d.waits <- r.Wait
+	finish, waits := d.lateDesk.Begin(r, ready)
+	return func(ctx context.Context) (Grant, *enforcer.Denial) {
+		g, denial := finish(ctx)
+		late := g.Late
+		g.Late = func(sent bool) *enforcer.Denial {
+			d := late(sent)
+			if d != nil {
+				d.Late = true
+			}
+			return d
+		}
+		return g, denial
+	}, waits
+}
+
+// An acquire of a session that waits is not denied because what it was granted is over before it is answered: it waits
+// on, for what is left of its time.
+func TestLateGrantOfAWaiter(t *testing.T) {
+	const first = 3 // that are over before they are answered
+	d := waitingDesk{newLateDesk(func(n int) int { return max(0, min(1, first-n)) }), make(chan time.Duration, 9)}
+	end, ended := sessionWith(t, New(configOf(d)))
+	defer func() { <-ended }()
+	defer end.Close()
+	const ask = `{"jsonrpc":"2.0","id":"w","method":"lease.acquire","params":{"pool":"streams","wait_seconds":9}}` + "\n"
+	if _, err := io.WriteString(end, ask); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := bufio.NewReader(end).ReadString('\n'); err != nil || !strings.Contains(out, `"id":"w","result"`) {
+		t.Fatalf("the answer: %s %v", out, err)
+	}
+	most := 9*time.Second + 1
+	for range first + 1 {
+		switch wait := <-d.waits; {
+		case wait >= most:
+			t.Errorf("it waits for %v after one that was to wait for %v", wait, most)
+		default:
+			most = wait
+		}
+	}
+	if n := len(d.taken()); n != first+1 {
+		t.Errorf("%d acquires, want %d", n, first+1)
+	}
+}
+
 // heldDesk has every lease.
 type heldDesk struct{ lateDesk }
 

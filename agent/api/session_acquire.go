@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -64,6 +65,7 @@ func (x *session) asked(r *rpcRequest) (q *enforcer.Acquire, nonce string, d *en
 // wait answers an acquire that may wait. The acquires of a session take their places in the order of its messages, and
 // get their answers in the order in which they are granted.
 func (x *session) wait(r *rpcRequest, q *enforcer.Acquire, nonce string) {
+	start := time.Now()
 	var before, done chan struct{}
 	x.waits.Lock() // whoever is told of its place finds the request
 	finish, waits := x.agent.Begin(q, func() {
@@ -90,6 +92,7 @@ func (x *session) wait(r *rpcRequest, q *enforcer.Acquire, nonce string) {
 		if d != nil {
 			x.answer(r, nil, d, nil)
 		} else {
+			x.waitOn(ctx, r, q, nonce, start, &g)
 			x.answerGrant(r, g, nonce)
 		}
 		if done != nil {
@@ -118,6 +121,36 @@ func (x *session) wait(r *rpcRequest, q *enforcer.Acquire, nonce string) {
 		defer cancel()
 		answer(ctx)
 	})
+}
+
+// waitsOn is what a look at a grant returns where the grant was over, and its acquire has begun to wait again.
+var waitsOn = &enforcer.Denial{}
+
+// waitOn has the acquire of a grant that is over right before it is answered wait for what is left of its time. It began
+// to wait at start.
+func (x *session) waitOn(ctx context.Context, r *rpcRequest, q *enforcer.Acquire, nonce string, start time.Time,
+	g *Grant) {
+	late := g.Late
+	if late == nil {
+		return
+	}
+	stopped := ctx.Err() != nil
+	g.Late = func(sent bool) *enforcer.Denial {
+		d := late(sent)
+		if sent || stopped || x.ctx.Err() != nil {
+			return d
+		}
+		again := q.Again(d, time.Since(start))
+		if again == nil {
+			return d
+		}
+		x.waiting.Add(1)
+		x.tasks.Go(func() { // whoever looks has the session's lock
+			x.wait(r, again, nonce)
+			x.flush()
+		})
+		return waitsOn
+	}
 }
 
 // waitsNoMore forgets which request waits for a lease.

@@ -17,7 +17,8 @@ type fenced struct {
 	late     func(sent bool) *enforcer.Denial
 }
 
-// look replaces the answers that give slots which are over by now with denials. It returns false where nothing can be
+// look replaces the answers that give slots which are over by now with denials, and takes away those whose acquires wait
+// on. It returns false where nothing can be
 // sent any more. It first learns what the session must know of former answers, so that nothing waits between the look
 // and the write. x.mu is held.
 func (x *session) look() bool {
@@ -33,8 +34,11 @@ func (x *session) look() bool {
 			still = append(still, a)
 			continue
 		}
-		id := jsontext.Value(x.pen.out[a.from+len(answerHead) : a.idTo])
-		out = append(append(out, x.pen.out[at:a.from]...), answerLine(id, nil, x.problemError(d))...)
+		out = append(out, x.pen.out[at:a.from]...)
+		if d != waitsOn {
+			id := jsontext.Value(x.pen.out[a.from+len(answerHead) : a.idTo])
+			out = append(out, answerLine(id, nil, x.problemError(d))...)
+		}
 		at = a.to
 		x.fresh = slices.DeleteFunc(x.fresh, func(id enforcer.LeaseID) bool { return id == a.lease })
 	}

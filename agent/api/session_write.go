@@ -34,6 +34,9 @@ func (x *session) empty() {
 		x.fail()
 		return
 	}
+	if len(x.pen.out) == 0 {
+		return
+	}
 	if _, err := x.conn.Write(x.pen.out); err != nil {
 		x.fail()
 		return

@@ -37,10 +37,40 @@ type pending struct {
 func (a *pending) waits() bool { return a.answer != nil }
 
 // Acquire grants a lease or says why not. It fills in the lease's id. A request that waits is answered when its slots
-// are free or its draws have arrived, when its time is up, and when ctx ends.
+// are free or its draws have arrived, when its time is up, and when ctx ends. One that was granted what is over by the
+// time that it is written waits on.
 func (d *Desk) Acquire(ctx context.Context, r *enforcer.Acquire) (Grant, *enforcer.Denial) {
 	a := d.begin(r, nil)
-	return d.finish(ctx, &a)
+	g, denial := d.finish(ctx, &a)
+	if denial == nil && g.Late != nil && r.Wait > 0 {
+		return d.inTime(ctx, r, a.start, g)
+	}
+	return g, denial
+}
+
+// inTime looks at the grant of an acquire that began at start, since origin, and may wait. Where the grant is over, the
+// acquire waits for what is left of its time.
+func (d *Desk) inTime(ctx context.Context, r *enforcer.Acquire, start time.Duration, g Grant) (Grant,
+	*enforcer.Denial) {
+	for g.Late != nil {
+		late := g.Late(false)
+		if late == nil {
+			break
+		}
+		late.Waited = time.Since(origin) - start
+		again := r.Again(late, late.Waited)
+		if again == nil || ctx.Err() != nil {
+			return Grant{}, late
+		}
+		a := d.begin(again, nil)
+		var denial *enforcer.Denial
+		if g, denial = d.finish(ctx, &a); denial != nil {
+			said := *denial
+			said.Waited += late.Waited
+			return Grant{}, &said
+		}
+	}
+	return g, nil
 }
 
 // Begin decides an acquire, or gives it its place among those that wait. finish, to be called once, returns the answer;

@@ -98,7 +98,8 @@ func (l *look) late(sent bool) *enforcer.Denial {
 	}
 	why := "pool %s: the agent's share of the site's slots was over before it answered: it was stopped, or its host " +
 		"suspended"
-	return &enforcer.Denial{Code: enforcer.NotShared, Pool: over, Detail: fmt.Sprintf(why, over), Hint: "try again"}
+	return &enforcer.Denial{Code: enforcer.NotShared, Pool: over, Detail: fmt.Sprintf(why, over), Hint: "try again",
+		Late: true}
 }
 
 // overPool returns a pool of a lease of which more is in use than this agent may hand out; empty: there is none. d.mu

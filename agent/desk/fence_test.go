@@ -121,6 +121,75 @@ func TestFenceOnceSent(t *testing.T) {
 	}
 }
 
+// queueing tells of each acquire that begins to wait.
+type queueing struct {
+	nobody
+	waiting chan struct{}
+}
+
+func (q queueing) Observe(ev *enforcer.Event) {
+	if ev.Kind == enforcer.EventQueued {
+		q.waiting <- struct{}{}
+	}
+}
+
+// An acquire that may wait, and was granted what was over by the time that it was written, waits on for what is left of
+// its time: it is granted the slots that come, and its client token is good for it. Where none come, it is denied for
+// want of slots when its time is up. What waits for nothing is told to try again, and may with the same client token.
+func TestLateGrantWaitsOn(t *testing.T) {
+	for name, wait := range map[string]time.Duration{"slots come": time.Hour, "none come": time.Second, "no wait": 0} {
+		t.Run(name, func(t *testing.T) {
+			d := fencedDesk(1, 0)
+			d.past = func(time.Duration) bool { return false } // it is stopped between its decision and its look
+			watch := queueing{waiting: make(chan struct{}, 9)}
+			d.watcher = watch
+			d.SetFence(clock.Boot())
+			r := &enforcer.Acquire{Pool: "streams", N: 1, Lifetime: enforcer.LifetimeHeld, Token: "t", Wait: wait,
+				Caller: processOf(1)}
+			type answer struct {
+				grant  Grant
+				denial *enforcer.Denial
+			}
+			got := make(chan answer, 1)
+			go func() {
+				g, denial := d.Acquire(context.Background(), r)
+				got <- answer{g, denial}
+			}()
+			more := &enforcer.Verdict{State: enforcer.StateValid, Code: enforcer.Valid,
+				Pools: map[string]enforcer.PoolGrant{"streams": {Name: "streams", Limit: 9, Most: 9, Budget: 1}}}
+			switch {
+			case wait == 0:
+				a := <-got
+				if a.denial == nil {
+					a.denial = a.grant.Late(false)
+				}
+				if a.denial == nil || !a.denial.Late {
+					t.Fatalf("answered with %+v", a)
+				}
+				d.SetVerdict(more, 0)
+				if g, denial := d.Acquire(context.Background(), r); denial != nil || g.Replayed {
+					t.Errorf("tried again: %v", denial)
+				}
+			case wait == time.Hour:
+				<-watch.waiting
+				d.SetVerdict(more, 0)
+				if a := <-got; a.denial != nil || a.grant.Lease == nil || len(d.core.Leases(nil)) != 1 {
+					t.Errorf("answered with %v", a.denial)
+				}
+			default:
+				<-watch.waiting
+				d.mu.Lock()
+				d.tick(time.Now().Add(wait))
+				d.mu.Unlock()
+				if a := <-got; a.denial == nil || a.denial.Code != enforcer.NoSlots || a.denial.Late ||
+					a.denial.Waited < wait-time.Millisecond || len(d.core.Leases(nil)) != 0 {
+					t.Errorf("answered with %+v", a.denial)
+				}
+			}
+		})
+	}
+}
+
 // Where nothing ends, nothing is looked at.
 func TestNoFenceNoLook(t *testing.T) {
 	d := fencedDesk(2, 2)
