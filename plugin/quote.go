@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"regexp"
 	"strings"
 	"time"
 	"unicode"
@@ -11,6 +12,18 @@ import (
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 )
+
+// credentials are what an address has between its scheme and the last @ behind that.
+var credentials = regexp.MustCompile(`://[^"\n]*@`)
+
+// Conceal makes a text fit for an output where it may have addresses with users and passwords in them, which it covers:
+// https://…@host. It covers too much rather than too little.
+func Conceal(s string) string {
+	if !strings.Contains(s, "@") { // the common case
+		return s
+	}
+	return credentials.ReplaceAllString(s, "://…@")
+}
 
 // maxQuote is the length in bytes at which [Short] cuts. A UUID and a SHA-256 in hexadecimal stay whole.
 const maxQuote = 64

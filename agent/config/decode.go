@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/usher-agent/usher/plugin"
 	"github.com/usher-agent/usher/plugin/textual"
 	"go.yaml.in/yaml/v4"
 )
@@ -45,9 +46,10 @@ func (d *decoder) add(e *Error) {
 // full reports that the decoder keeps no further faults.
 func (d *decoder) full() bool { return len(d.faults) > maxFaults }
 
-// clip shortens a text for a message.
+// clip shortens a text for a message, and covers what an address has of users and passwords.
 func clip(s string) string {
 	const most = 80
+	s = plugin.Conceal(s)
 	if len(s) <= most {
 		return s
 	}

@@ -18,7 +18,16 @@ type FleetFault struct {
 }
 
 // Of says what is wrong in one sentence. It calls the key as the user set it: fleet.prefix, or --fleet-prefix.
-func (f FleetFault) Of(setting string) string { return setting + " " + f.says }
+func (f FleetFault) Of(setting string) string {
+	called := strings.NewReplacer(userKey, "fleet.user", passwordKey, "fleet.password_file")
+	if strings.HasPrefix(setting, "--") {
+		called = strings.NewReplacer(userKey, "--fleet-user", passwordKey, "--fleet-password-file")
+	}
+	return setting + " " + called.Replace(f.says)
+}
+
+// userKey and passwordKey stand in a fault for how the user sets them.
+const userKey, passwordKey = "\x00user", "\x00password"
 
 // Faults returns what is wrong with the addresses, prefix, TTL and name of a member of a fleet: an agent or a site
 // server.
@@ -28,6 +37,11 @@ func (f *Fleet) Faults() (out []FleetFault) {
 	}
 	var plain, secure string
 	for _, at := range f.Endpoints {
+		if strings.Contains(at, "@") { // it is not quoted: what is before the @ may be a password
+			bad("endpoints", "has an address with an @, and an address holds no user and no password; set %s and %s, "+
+				"and leave them out of the address", userKey, passwordKey)
+			continue
+		}
 		a, err := url.Parse(at)
 		if !isServer(at) || strings.Trim(a.Path, "/") != "" || err != nil || !strings.HasPrefix(at, a.Scheme) {
 			bad("endpoints", "has %q, and needs addresses such as https://etcd-1.example.com:2379", clip(at))

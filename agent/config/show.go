@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/usher-agent/usher/plugin"
 )
 
 // Setting is one key with its value and the origin of that: "default", "file usher.yaml:12", "env USHER_LOG_LEVEL" or
@@ -48,6 +50,7 @@ func (c *Config) Show() []Setting {
 			if key == "license.inline" && text != "" {
 				text = redacted
 			}
+			text = plugin.Conceal(text)
 			out = append(out, Setting{key, text, c.Origin(key)})
 		}
 	}

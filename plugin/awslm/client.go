@@ -112,8 +112,9 @@ func NewClient(cfg Config) (*Client, error) {
 	}
 	for _, e := range []string{cfg.Endpoint, cfg.STSEndpoint} {
 		if u, err := url.Parse(e); e != "" &&
-			(err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http") {
-			return nil, fmt.Errorf("%q is not an address, such as https://license-manager.eu-west-1.amazonaws.com", e)
+			(err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.User != nil) {
+			return nil, fmt.Errorf("%q is not an address, such as https://license-manager.eu-west-1.amazonaws.com",
+				plugin.Conceal(e))
 		}
 	}
 	switch {

@@ -3,6 +3,7 @@ package awslm
 import (
 	"cmp"
 	"fmt"
+	"net/url"
 	"os"
 	"strconv"
 
@@ -46,6 +47,13 @@ func (s *Settings) Used() bool { return s.ProductSKU != "" || s.KeyFingerprint !
 func (s *Settings) Check(bad func(key, text string)) {
 	if s.Used() && (s.ProductSKU == "" || s.KeyFingerprint == "") {
 		bad("", "upstream.aws.product_sku and upstream.aws.key_fingerprint go together; set both, or neither")
+	}
+	for key, at := range map[string]string{"endpoint": s.Endpoint, "sts_endpoint": s.STSEndpoint} {
+		if u, err := url.Parse(at); at != "" && (err != nil || u.Host == "" ||
+			u.Scheme != "https" && u.Scheme != "http" || u.User != nil || u.RawQuery != "") {
+			bad(key, "upstream.aws."+key+" must be an address such as "+
+				"https://license-manager.eu-west-1.amazonaws.com, without user and query")
+		}
 	}
 	for name, n := range s.Borrow {
 		if _, err := strconv.ParseUint(n, 10, 63); err != nil || name == "" {

@@ -53,12 +53,12 @@ func NewClient(cfg Config) (*Client, error) {
 	base, err := url.Parse(cfg.URL)
 	switch {
 	case err != nil || base.Host == "":
-		return nil, fmt.Errorf("%q is not an address, such as https://licences.example.com", cfg.URL)
+		return nil, fmt.Errorf("%q is not an address, such as https://licences.example.com", plugin.Conceal(cfg.URL))
 	case base.Scheme != "https" && base.Scheme != "http":
-		return nil, fmt.Errorf("%q begins with neither https:// nor http://", cfg.URL)
+		return nil, fmt.Errorf("%q begins with neither https:// nor http://", plugin.Conceal(cfg.URL))
 	case base.User != nil || base.RawQuery != "" || base.Fragment != "":
 		return nil, fmt.Errorf("%q has more than a host and a path; the agent's key identifies the caller",
-			base.Redacted())
+			plugin.Conceal(cfg.URL))
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
