@@ -46,8 +46,8 @@ type Acquire struct {
 	Room *Room // for the event of a decision about a request that does not wait; nil: it gets memory of its own
 }
 
-// Again returns the acquire as it is made once more after so long, because of a denial that says Late: it waits for what
-// is left of its time. nil: the denial is another one, or no time is left.
+// Again returns the acquire as it is made once more after so long, because of a denial that says Late: it waits for
+// what is left of its time. nil: the denial is another one, or no time is left.
 func (r *Acquire) Again(d *Denial, after time.Duration) *Acquire {
 	if d == nil || !d.Late || r.Wait <= after {
 		return nil

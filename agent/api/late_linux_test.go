@@ -172,7 +172,8 @@ func TestLateGrantOfAWaiter(t *testing.T) {
 	end, ended := sessionWith(t, New(configOf(d)))
 	defer func() { <-ended }()
 	defer end.Close()
-	const ask = `{"jsonrpc":"2.0","id":"w","method":"lease.acquire","params":{"pool":"streams","wait_seconds":9}}` + "\n"
+	const ask = `{"jsonrpc":"2.0","id":"w","method":"lease.acquire",` +
+		`"params":{"pool":"streams","wait_seconds":9}}` + "\n"
 	if _, err := io.WriteString(end, ask); err != nil {
 		t.Fatal(err)
 	}

@@ -126,8 +126,8 @@ func (x *session) wait(r *rpcRequest, q *enforcer.Acquire, nonce string) {
 // waitsOn is what a look at a grant returns where the grant was over, and its acquire has begun to wait again.
 var waitsOn = &enforcer.Denial{}
 
-// waitOn has the acquire of a grant that is over right before it is answered wait for what is left of its time. It began
-// to wait at start.
+// waitOn has the acquire of a grant that is over right before it is answered wait for what is left of its time. It
+// began to wait at start.
 func (x *session) waitOn(ctx context.Context, r *rpcRequest, q *enforcer.Acquire, nonce string, start time.Time,
 	g *Grant) {
 	late := g.Late

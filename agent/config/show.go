@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strconv"
@@ -56,6 +57,26 @@ func (c *Config) Show() []Setting {
 	}
 	walk(reflect.ValueOf(c).Elem(), "")
 	slices.SortFunc(out, func(a, b Setting) int { return strings.Compare(a.Key, b.Key) })
+	return out
+}
+
+// Relative returns the keys whose paths are relative, in order: they begin at the folder that the process was started
+// in, which of another process may be another one.
+func (c *Config) Relative() []string {
+	var out []string
+	add := func(key, path string) {
+		if path != "" && !filepath.IsAbs(path) {
+			out = append(out, key)
+		}
+	}
+	add("license.path", c.License.Path)
+	add("socket.path", c.Socket.Path)
+	add("state.dir", c.State.Dir)
+	add("state.runtime_dir", c.State.RuntimeDir)
+	for _, f := range c.NamedFiles() {
+		add(f.Key, f.Path)
+	}
+	slices.Sort(out)
 	return out
 }
 

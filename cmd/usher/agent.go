@@ -48,9 +48,11 @@ type source struct {
 	file  string
 	guard bool // read only files that no other user can change, as the agent does
 	agent bool // it is the agent itself that starts
-	flags map[string]*string
-	unit  *instance.Unit // that the configuration is of, once it is loaded; nil: of none
-	from  string         // the file that was loaded last; empty: none
+	// doctor says that the doctor reads it, which has a finding of its own where paths are relative.
+	doctor bool
+	flags  map[string]*string
+	unit   *instance.Unit // that the configuration is of, once it is loaded; nil: of none
+	from   string         // the file that was loaded last; empty: none
 }
 
 func (c *cli) configSource(cmd *cobra.Command) *source {
@@ -98,6 +100,11 @@ func (s *source) load(c *cli) (*config.Config, error) {
 	if err != nil {
 		return nil, &exit{code: exitConfig, cause: err,
 			hint: "docs/configuration.md and configs/usher.yaml explain every key"}
+	}
+	if own, err := os.Getwd(); err == nil && !s.agent && !s.doctor {
+		if says := doctor.Relative(cfg, file, own); says != "" {
+			fprintf(c.errs, "warning: %s\n", says)
+		}
 	}
 	return cfg, nil
 }

@@ -61,6 +61,7 @@ stand as last known.`,
 func (c *cli) examine(cmd *cobra.Command, src *source, as string) []doctor.Finding {
 	o := doctor.Options{Version: version, Socket: c.socket, Usual: c.socketPath(), As: as, Within: c.timeout,
 		Template: c.units.Template()}
+	src.doctor = true
 	file, _, located := src.origin(c) // that it cannot be found, Load says
 	o.File, o.Unit = file, src.unit
 	o.Load = func() (*config.Config, error) {

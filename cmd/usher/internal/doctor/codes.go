@@ -14,6 +14,7 @@ const codeOK = "OK"
 // Codes are all faults, causes before what follows from them. docs/doctor.md has the mend of each.
 var Codes = []Code{
 	{"CONFIG_UNREADABLE", "the configuration file cannot be read"},
+	{"CONFIG_RELATIVE", "paths of the configuration begin at the folder that the agent was started in"},
 	{"CONFIG_INVALID", "the configuration has a fault"},
 	{"TRUST_BROKEN", "a key of license.trust cannot be used"},
 	{"TRUST_NONE", "no key is trusted"},

@@ -201,6 +201,60 @@ func each(err error) (out []error) {
 	return []error{err}
 }
 
+// relative looks whether the agent takes relative paths for others than this process does.
+func (e *exam) relative() {
+	if e.cfg == nil {
+		return
+	}
+	own, err := os.Getwd()
+	if err != nil {
+		return
+	}
+	agents := ""
+	if e.pid > 0 {
+		agents, _ = os.Readlink(fmt.Sprintf("/proc/%d/cwd", e.pid)) // empty where this user may not look
+	}
+	found := agents == "" && e.up && e.Socket == "" && !filepath.IsAbs(e.cfg.Socket.Path) // from here
+	if agents == own || found {
+		return
+	}
+	says := Relative(e.cfg, e.File, own)
+	if agents != "" {
+		says = relativeTo(e.cfg, agents, own)
+	}
+	if says != "" {
+		e.bad("CONFIG_RELATIVE", "configuration", relativeMend, "%s", says)
+	}
+}
+
+const relativeMend = "run the command there, or write absolute paths"
+
+// Relative says of a configuration that a command reads in the folder own which paths the agent may look for elsewhere;
+// empty: it has none, or the file lies in that folder, and so the agent may have been started there.
+func Relative(cfg *config.Config, file, own string) string {
+	if at, err := filepath.Abs(file); err != nil || file == "" || filepath.Dir(at) == own {
+		return ""
+	}
+	return relativeTo(cfg, "", own)
+}
+
+// relativeTo is Relative for an agent that was started in a folder; empty: it is not known.
+func relativeTo(cfg *config.Config, agents, own string) string {
+	keys := cfg.Relative()
+	if len(keys) == 0 {
+		return ""
+	}
+	is := " is a relative path, which begins"
+	if len(keys) > 1 {
+		is = " are relative paths, which begin"
+	}
+	if agents != "" {
+		agents = ", " + agents
+	}
+	return strings.Join(keys, ", ") + is + " at the folder that the agent was started in" + agents +
+		"; this command looked from " + own
+}
+
 // exported says that a variable leads elsewhere than the configuration.
 func (e *exam) exported() {
 	if e.cfg == nil || e.Exported == "" {

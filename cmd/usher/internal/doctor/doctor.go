@@ -125,8 +125,8 @@ func Examine(ctx context.Context, o Options) []Finding {
 		}
 	}
 	e.agent, e.env = e.agentUser(), e.environment()
-	checks := []func(){e.exported, e.named, e.folders, e.lock, e.socket, e.addresses, e.plugins, e.journals, e.kernel,
-		e.descriptors, e.clock, e.host, e.upstreams, e.fleet, e.product, e.stopped}
+	checks := []func(){e.relative, e.exported, e.named, e.folders, e.lock, e.socket, e.addresses, e.plugins, e.journals,
+		e.kernel, e.descriptors, e.clock, e.host, e.upstreams, e.fleet, e.product, e.stopped}
 	if e.up {
 		checks[len(checks)-1] = e.running
 	}
