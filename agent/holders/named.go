@@ -159,7 +159,7 @@ func unwatchable(pid int32, err error) *enforcer.Denial {
 	case errors.Is(err, liveness.ErrDead):
 		return notNamed("name a process that runs", "there is no process %d, or it is dead", pid)
 	case errors.Is(err, liveness.ErrUnsupported):
-		return notNamed("give a time to live instead (ttl_seconds, --ttl), and renew it",
+		return notNamed("give a time to live instead (ttl_seconds), and renew it",
 			"process %d cannot hold a lease: %v", pid, err)
 	}
 	return notWatched(err)

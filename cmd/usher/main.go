@@ -62,7 +62,8 @@ func (c *cli) execute(ctx context.Context, said *checked, args []string) int {
 	root.SetErr(c.errs)
 	defer func() { c.flush() }()
 	stop := c.endBySignal(ctx)
-	err := root.ExecuteContext(ctx)
+	ran, err := root.ExecuteContextC(ctx)
+	c.ran = ran
 	stop()
 	if err == nil && said.err != nil {
 		err = fmt.Errorf("standard output: %w", said.err)
@@ -133,6 +134,7 @@ type cli struct {
 	seek                func()          // sets the next two where no instance is named; nil: they stand
 	unitSocket          string          // of the instance's agent; empty: as no instance is named
 	unitFault           error           // what is amiss where no agent answers, and its mend; nil: nothing
+	ran                 *cobra.Command  // nil: none has yet
 	json                bool
 	stopSignals         func()      // gives signals their default effect again
 	takesTime           atomic.Bool // the command ends in order when a signal comes, and that takes time
@@ -189,10 +191,15 @@ func (c *cli) explain(err error) int {
 	case errors.Is(err, context.Canceled):
 		return 128 + int(syscall.SIGINT)
 	}
-	for _, line := range sentences(err) {
-		fprintf(c.errs, "error: %s\n", line)
+	said := func(text string) string { return text }
+	if errors.As(err, &problem) { // the agent speaks of the fields of its API
+		said = func(text string) string { return asTyped(c.ran, text) }
+		hint = said(hint)
 	}
-	if errors.As(err, &problem) {
+	for _, line := range sentences(err) {
+		fprintf(c.errs, "error: %s\n", said(line))
+	}
+	if problem != nil {
 		c.nameHolders(problem.Holders)
 	}
 	if hint != "" {
