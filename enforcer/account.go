@@ -42,7 +42,9 @@ func (c Caller) SameProcess(o Caller) bool {
 
 // MayAct reports whether a caller that shows the id of this holder's lease may act on it. A lease of Nobody's belongs
 // to the callers that know its id, which only the answer to its acquire has told.
-func (c Caller) MayAct(o Caller) bool { return c.Who() == o.Who() }
+func (c Caller) MayAct(o Caller) bool { return c.mayAct(&o) }
+
+func (c *Caller) mayAct(o *Caller) bool { return c.UID == o.UID && c.Credential == o.Credential }
 
 // account is what one user has taken of the bounded resources.
 type account struct {

@@ -9,6 +9,9 @@ var zeroTime time.Time
 // same order always make the same state.
 func (e *Enforcer) Apply(ev Event) { e.apply(&ev) }
 
+// CarryOut is Apply for an event that stands somewhere, and is not copied.
+func (e *Enforcer) CarryOut(ev *Event) { e.apply(ev) }
+
 // Restore is Apply for an event that a journal tells of. It reports whether the event has changed anything: a grant of
 // a lease that is held does not, as a snapshot and a record behind it may both tell of it.
 func (e *Enforcer) Restore(ev *Event) bool {

@@ -31,7 +31,7 @@ func (r *SetData) decide(e *Enforcer, now time.Time) Decision {
 	if d := r.Data.check(); d != nil {
 		return Decision{Denial: d}
 	}
-	h, d := e.find(r.ID, r.Caller, r.Data.Owner, false, now)
+	h, d := e.find(r.ID, &r.Caller, r.Data.Owner, false, now)
 	if d != nil {
 		return Decision{Denial: d}
 	}

@@ -134,8 +134,10 @@ func (e *Enforcer) grant(r *Acquire, v *Verdict, items []Item, token *ClientToke
 	if r.Wait > 0 { // somebody keeps the request
 		room = nil
 	}
-	events := room.one(Event{Kind: EventGranted, At: now, Lease: l, Terms: e.termsOf(v),
-		found: found{by: e, holder: shared}})
+	events := room.one()
+	ev := &events[0]
+	ev.Kind, ev.At, ev.Lease, ev.Terms = EventGranted, now, l, e.termsOf(v)
+	ev.found.by, ev.found.holder = e, shared
 	return Decision{Lease: l, Events: append(events, e.returns(l, now)...)}
 }
 
@@ -365,7 +367,7 @@ func coversVersion(versions, version string) (bool, error) {
 }
 
 func (r *Renew) decide(e *Enforcer, now time.Time) Decision {
-	h, d := e.find(r.ID, r.Caller, r.Owner, false, now)
+	h, d := e.find(r.ID, &r.Caller, r.Owner, false, now)
 	if d != nil {
 		return Decision{Denial: d}
 	}
@@ -403,7 +405,7 @@ func (r *Release) decide(e *Enforcer, now time.Time) Decision {
 	if r.HoldOff != nil {
 		return r.holdOff(e, now)
 	}
-	h, d := e.find(r.ID, r.Caller, r.Owner, r.Force, now)
+	h, d := e.find(r.ID, &r.Caller, r.Owner, r.Force, now)
 	if d != nil {
 		return Decision{Denial: d}
 	}
@@ -417,7 +419,10 @@ func (r *Release) decide(e *Enforcer, now time.Time) Decision {
 			cause = CauseForced
 		}
 	}
-	events := r.Room.one(Event{Kind: EventEnded, At: now, Lease: h.Lease, Cause: cause, found: found{by: e, lease: h}})
+	events := r.Room.one()
+	ev := &events[0]
+	ev.Kind, ev.At, ev.Lease, ev.Cause = EventEnded, now, h.Lease, cause
+	ev.found.by, ev.found.lease = e, h
 	if cause == CauseReleased {
 		events = append(events, e.linger(h, now)...)
 	}
@@ -425,7 +430,7 @@ func (r *Release) decide(e *Enforcer, now time.Time) Decision {
 }
 
 // find returns the lease if the caller may act on it through owner, the owner of its data.
-func (e *Enforcer) find(id LeaseID, c Caller, owner string, force bool, now time.Time) (*held, *Denial) {
+func (e *Enforcer) find(id LeaseID, c *Caller, owner string, force bool, now time.Time) (*held, *Denial) {
 	h, ok := e.leases.Get(id)
 	switch {
 	case !ok:
@@ -433,7 +438,7 @@ func (e *Enforcer) find(id LeaseID, c Caller, owner string, force bool, now time
 	case !h.ExpiresAt.IsZero() && !now.Before(h.ExpiresAt):
 		return nil, &Denial{Code: LeaseUnknown,
 			Detail: fmt.Sprintf("lease %s ended at %s: %s", id, stamp(h.ExpiresAt), whyEnded(CauseExpired, h.Lifetime))}
-	case !force && !h.Holder.MayAct(c):
+	case !force && !h.Holder.mayAct(c):
 		return nil, &Denial{Code: NotHolder, Detail: fmt.Sprintf("lease %s belongs to another user", id),
 			Hint: "only the user that acquired it may act on it; an admin may release it by force"}
 	case !force && h.owner() != owner:

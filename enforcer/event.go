@@ -92,7 +92,7 @@ func (e *Enforcer) held(ev *Event) *held {
 }
 
 // Durable reports whether the event must be in the journal before its effect is acknowledged.
-func (e Event) Durable() bool {
+func (e *Event) Durable() bool {
 	switch e.Kind {
 	case EventVerdict, EventStepped, EventQueued, EventLeft, EventPolicies, EventUsed:
 		return false

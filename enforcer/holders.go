@@ -32,7 +32,7 @@ func (r *End) decide(e *Enforcer, now time.Time) Decision {
 }
 
 func (r *Join) decide(e *Enforcer, now time.Time) Decision {
-	h, d := e.find(r.ID, r.Caller, "", false, now)
+	h, d := e.find(r.ID, &r.Caller, "", false, now)
 	switch {
 	case d != nil:
 		return Decision{Denial: d}
@@ -181,7 +181,7 @@ func (r *Doubt) decide(e *Enforcer, now time.Time) Decision {
 }
 
 func (r *Attach) decide(e *Enforcer, now time.Time) Decision {
-	h, d := e.find(r.ID, r.Caller, "", false, now)
+	h, d := e.find(r.ID, &r.Caller, "", false, now)
 	if d != nil {
 		return Decision{Denial: d}
 	}

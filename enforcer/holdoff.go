@@ -130,7 +130,7 @@ func (r *Release) holdOff(e *Enforcer, now time.Time) Decision {
 			MaxHoldOff.Seconds())}
 	}
 	was := e.holdOffs.of[r.ID]
-	h, d := e.find(r.ID, r.Caller, r.Owner, true, now)
+	h, d := e.find(r.ID, &r.Caller, r.Owner, true, now)
 	if d != nil && was == nil {
 		return Decision{Denial: d}
 	}

@@ -83,12 +83,13 @@ type Release struct {
 // request that somebody keeps.
 type Room struct{ events [1]Event }
 
-// one returns an event, in the room where there is one.
-func (r *Room) one(ev Event) []Event {
+// one returns an event of nothing yet, in the room where there is one. Its maker fills it in where it is: a copy of
+// what has just been written waits until all that was written before is out of the processor's hands.
+func (r *Room) one() []Event {
 	if r == nil {
-		return []Event{ev}
+		return make([]Event, 1)
 	}
-	r.events[0] = ev
+	r.events[0] = Event{}
 	return r.events[:]
 }
 

@@ -16,6 +16,14 @@ type Cursor struct {
 // CursorOf returns a lease's place.
 func CursorOf(l *Lease) Cursor { return Cursor{l.AcquiredAt, l.ID} }
 
+// set and isBefore look at the lease itself, which has often just been made: see Room.one.
+func (c *Cursor) set(l *Lease) { c.At, c.ID = l.AcquiredAt, l.ID }
+
+func (c *Cursor) isBefore(l *Lease) bool {
+	d := c.At.Compare(l.AcquiredAt)
+	return d < 0 || d == 0 && bytes.Compare(c.ID[:], l.ID[:]) < 0
+}
+
 func (c Cursor) compare(o Cursor) int {
 	if d := c.At.Compare(o.At); d != 0 {
 		return d
@@ -61,28 +69,29 @@ func in(leases []*held, c Cursor) (int, bool) {
 }
 
 func (s *series) add(h *held) {
-	c := CursorOf(h.Lease)
 	s.n++
 	if len(s.blocks) == 0 {
 		var b []*held
 		if cap(s.blocks) > 0 { // what drop left
 			b = s.blocks[:1][0].leases
 		}
-		s.blocks = append(s.blocks, block{c, append(b, h)})
-		s.high, s.before = c, Cursor{}
+		s.blocks = append(s.blocks, block{leases: append(b, h)})
+		s.blocks[0].low.set(h.Lease)
+		s.high.set(h.Lease)
+		s.before = Cursor{}
 		return
 	}
-	if s.before = s.high; s.high.compare(c) >= 0 {
-		s.insert(c, h)
+	if s.before.At, s.before.ID = s.high.At, s.high.ID; !s.high.isBefore(h.Lease) {
+		s.insert(CursorOf(h.Lease), h)
 		return
 	}
-	s.high = c
+	s.high.set(h.Lease)
 	if last := &s.blocks[len(s.blocks)-1]; len(last.leases) < blockSize {
 		last.leases = append(last.leases, h)
 		return
 	}
 	// Where one block was filled, the next is likely to be.
-	s.blocks = append(s.blocks, block{c, append(make([]*held, 0, blockSize), h)})
+	s.blocks = append(s.blocks, block{CursorOf(h.Lease), append(make([]*held, 0, blockSize), h)})
 }
 
 // insert adds a lease that may have others behind it.
@@ -123,7 +132,7 @@ func (s *series) remove(h *held) {
 	b := s.blocks[i].leases
 	at := len(b) - 1
 	if b[at] == h {
-		s.high = s.before
+		s.high.At, s.high.ID = s.before.At, s.before.ID
 	} else {
 		i = s.blockOf(CursorOf(h.Lease))
 		b = s.blocks[i].leases

@@ -51,7 +51,7 @@ func (s *twin) do(t *rapid.T, r Request) (d Decision, lost bool) {
 	if after := fmt.Sprint(summary(s.e)); before != after {
 		t.Fatalf("DecideChangesNothing: %T changed the state:\n%s\n%s", r, before, after)
 	}
-	if s.crashing > 0 && slices.ContainsFunc(d.Events, Event.Durable) {
+	if s.crashing > 0 && slices.ContainsFunc(d.Events, func(ev Event) bool { return ev.Durable() }) {
 		s.crashed = true
 		if s.crashing == 1 {
 			return d, true

@@ -13,38 +13,39 @@ import (
 
 // plainRequest reads a request in the form that clients write, {"jsonrpc":"2.0","id":1,"method":"a.b","params":{…}}
 // without spaces between, and reports whether it has that form. params is one valid JSON value. The request's ID and
-// Params are parts of line.
-func plainRequest(line []byte) (r rpcRequest, ok bool) {
+// Params are parts of line. It is written where it is to stand: see [enforcer.Room].
+func plainRequest(line []byte, r *rpcRequest) bool {
+	*r = rpcRequest{}
 	rest, ok := bytes.CutPrefix(line, []byte(`{"jsonrpc":"2.0","id":`))
 	if !ok {
-		return r, false
+		return false
 	}
 	n := 0
 	for n < len(rest) && n < 19 && rest[n] >= '0' && rest[n] <= '9' {
 		n++
 	}
 	if n == 0 || n > 1 && rest[0] == '0' {
-		return r, false
+		return false
 	}
 	id := rest[:n]
 	if rest, ok = bytes.CutPrefix(rest[n:], []byte(`,"method":"`)); !ok {
-		return r, false
+		return false
 	}
 	for n = 0; n < len(rest) && (rest[n] >= 'a' && rest[n] <= 'z' || rest[n] == '.'); n++ {
 	}
 	method := rest[:n]
 	if rest, ok = bytes.CutPrefix(rest[n:], []byte(`","params":`)); !ok || len(rest) < 3 || rest[len(rest)-1] != '}' {
-		return r, false
+		return false
 	}
 	params := jsontext.Value(rest[:len(rest)-1])
-	r = rpcRequest{Version: "2.0", ID: id, Method: methodName(method), Params: params}
+	r.Version, r.ID, r.Method, r.Params = "2.0", id, methodName(method), params
 	var plain bool
 	if r.acquire, plain = plainAcquire(params); plain {
-		return r, true
+		return true
 	}
 	r.acquire.pool = nil
 	_, plain = plainMember(params, "id")
-	return r, plain || params.IsValid()
+	return plain || params.IsValid()
 }
 
 // plainMember reads an object of one member whose value is a text without escapes: {"id":"…"}. The text is part of

@@ -75,8 +75,8 @@ func FuzzPlainRequest(f *testing.F) {
 		f.Add([]byte(s))
 	}
 	f.Fuzz(func(t *testing.T, line []byte) {
-		r, ok := plainRequest(line)
-		if !ok {
+		var r rpcRequest
+		if !plainRequest(line, &r) {
 			return
 		}
 		var want rpcRequest
@@ -119,7 +119,8 @@ func FuzzPlainAcquire(f *testing.F) {
 		if !ok {
 			return
 		}
-		got := a.request(string(a.pool), enforcer.Caller{UID: 7})
+		got := enforcer.Acquire{Caller: enforcer.Caller{UID: 7}}
+		a.request(&got, string(a.pool))
 		var in wire.AcquireRequest
 		if d := unmarshal(b, &in); d != nil {
 			t.Fatalf("%q is read as %+v, and the library refuses it: %+v", b, got, d)

@@ -100,8 +100,9 @@ func (s *Server) plainAcquire(c *call) bool {
 	if string(a.pool) != x.pool {
 		x.pool = string(a.pool)
 	}
-	x.ask = a.request(x.pool, c.peer.caller(c.admin))
-	x.ask.Room = &x.room
+	x.ask = enforcer.Acquire{Room: &x.room}
+	c.peer.call(&x.ask.Caller, c.admin)
+	a.request(&x.ask, x.pool)
 	g, d := s.slots.Acquire(c.req.Context(), &x.ask)
 	if d != nil {
 		s.answerDenial(c, d)

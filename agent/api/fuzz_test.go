@@ -172,8 +172,8 @@ func checkAnswers(t testing.TB, out []byte) (n int) {
 // slowly writes a plain request in a form that only the library reads, or returns nil.
 func slowly(line []byte) []byte {
 	line = bytes.TrimSpace(line)
-	r, plain := plainRequest(line)
-	if !plain {
+	var r rpcRequest
+	if !plainRequest(line, &r) {
 		return nil
 	}
 	params := r.Params

@@ -75,9 +75,9 @@ func acquireRequest(in *wire.AcquireRequest, caller enforcer.Caller) (*enforcer.
 	return r, nil
 }
 
-// request is an acquire of the core.
-func (a *simpleAcquire) request(pool string, caller enforcer.Caller) enforcer.Acquire {
-	return enforcer.Acquire{Caller: caller, Pool: pool, N: a.n, TTL: time.Duration(a.seconds) * time.Second}
+// request says in an acquire of the core, of which its caller alone is said yet, what it asks for.
+func (a *simpleAcquire) request(r *enforcer.Acquire, pool string) {
+	r.Pool, r.N, r.TTL = pool, a.n, time.Duration(a.seconds)*time.Second
 }
 
 // maxNonce is the longest nonce, in bytes.

@@ -270,9 +270,8 @@ func (x *session) message(line []byte) bool {
 			Message: "batches are not taken; send one message a line, without waiting for answers"})
 		return true
 	}
-	var plain bool
 	r := &x.read.request
-	if *r, plain = plainRequest(line); plain {
+	if plainRequest(line, r) {
 		// clients write this form; the methods read its parameters strictly
 	} else if err := json.Unmarshal(line, r, json.RejectUnknownMembers(true)); err != nil {
 		d := badJSON(err, r)

@@ -43,8 +43,9 @@ func (x *session) asked(r *rpcRequest) (q *enforcer.Acquire, nonce string, d *en
 		if string(a.pool) != m.pool {
 			m.pool = string(a.pool)
 		}
-		m.ask = a.request(m.pool, x.conn.peer.caller(x.isAdmin()))
-		m.ask.Labels, m.ask.Room = x.labels, &m.room
+		m.ask = enforcer.Acquire{Labels: x.labels, Room: &m.room}
+		x.conn.peer.call(&m.ask.Caller, x.isAdmin())
+		a.request(&m.ask, m.pool)
 		return &m.ask, "", nil
 	}
 	var in wire.AcquireRequest

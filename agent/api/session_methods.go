@@ -163,8 +163,8 @@ func (x *session) release(r *rpcRequest) (any, *enforcer.Denial, *rpcError) {
 	}
 	if d == nil {
 		m := x.read
-		m.giveUp = enforcer.Release{ID: id, Caller: x.conn.peer.caller(x.isAdmin()), Force: in.Force,
-			HoldOff: held, Room: &m.room}
+		m.giveUp = enforcer.Release{ID: id, Force: in.Force, HoldOff: held, Room: &m.room}
+		x.conn.peer.call(&m.giveUp.Caller, x.isAdmin())
 		d = x.server.slots.Release(&m.giveUp)
 	}
 	return struct{}{}, d, nil

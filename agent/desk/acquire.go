@@ -82,14 +82,34 @@ func (d *Desk) Begin(r *enforcer.Acquire, ready func()) (finish func(context.Con
 	return func(ctx context.Context) (Grant, *enforcer.Denial) { return d.finish(ctx, &a) }, a.waits()
 }
 
+// idsAhead is how many ids are drawn at a time: a call for each would cost more than its bytes.
+const idsAhead = 32
+
+// ids are ids of leases that were drawn, and that nobody has yet.
+type ids struct {
+	drawn [idsAhead * len(enforcer.LeaseID{})]byte
+	left  int // of them, the first ones
+}
+
+// draw returns an id that nobody else has.
+func (x *ids) draw() (id enforcer.LeaseID) {
+	if x.left == 0 {
+		rand.Read(x.drawn[:]) // never fails: see crypto/rand
+		x.left = idsAhead
+	}
+	x.left--
+	copy(id[:], x.drawn[x.left*len(id):])
+	return id
+}
+
 // begin is the first half of Acquire: when it returns, the request was decided or has its place among those that wait.
 // ready is as a waiter's.
 func (d *Desk) begin(r *enforcer.Acquire, ready func()) pending {
 	a := pending{r: r, start: time.Since(origin)}
-	rand.Read(r.ID[:]) // never fails: see crypto/rand
 	d.Place(&r.Caller)
 	d.enter()
 	defer d.mu.Unlock()
+	r.ID = d.ids.draw()
 	dec, _ := d.decideNow(r, d.refuse)
 	if dec.Waiter != nil {
 		a.answer = make(chan outcome, 1)

@@ -94,10 +94,10 @@ type writer struct {
 }
 
 func (w *writer) put(ev enforcer.Event) error {
-	if ev.Lease != nil && durable(enforcer.Event{Lease: ev.Lease}) != w.durable {
+	if ev.Lease != nil && durable(&enforcer.Event{Lease: ev.Lease}) != w.durable {
 		return nil
 	}
-	w.buf = encode(w.buf[:0], ev, w.s.profiles.Load())
+	w.buf = encode(w.buf[:0], &ev, w.s.profiles.Load())
 	return w.write(w.buf)
 }
 

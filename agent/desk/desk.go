@@ -104,6 +104,7 @@ type Desk struct {
 	fence    time.Duration                  // since boot: what the verdict grants is partly over then; 0: never
 	past     func(fence time.Duration) bool // whether that is over; by a glance, for each grant is looked at again
 	core     *enforcer.Enforcer
+	ids      ids
 	last     time.Time     // the licence time when it was last asked for; zero: it was not
 	wall     time.Time     // the wall clock, then
 	read     time.Duration // since boot, then
@@ -220,7 +221,7 @@ func (d *Desk) carry(dec enforcer.Decision) outcome {
 			d.store.owe(rest, err)
 		}
 	}
-	if d.store != nil && repeats(dec) {
+	if d.store != nil && repeats(&dec) {
 		written = d.store.barrier() // the first answer may not be out yet
 	}
 	d.apply(dec.Events, written)
@@ -284,7 +285,7 @@ func (d *Desk) apply(events []enforcer.Event, written commit) {
 	}
 	for i := range events {
 		ev := &events[i]
-		d.core.Apply(*ev)
+		d.core.CarryOut(ev)
 		if ev.Kind == enforcer.EventVerdict { // whoever hears of it and asks is told of this one
 			d.judged.Store(d.core.Verdict())
 		}

@@ -65,11 +65,11 @@ func (s *store) pay(j *journal.Journal, n int) error {
 // is held.
 func (s *store) owe(events []enforcer.Event, why error) {
 	for _, ev := range events {
-		if !journalled(ev) {
+		if !journalled(&ev) {
 			continue
 		}
 		j, n := s.runtime, 0
-		if durable(ev) {
+		if durable(&ev) {
 			j, n = s.durable, 1
 		}
 		b := encodeEvent(nil, ev)

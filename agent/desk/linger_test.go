@@ -163,7 +163,7 @@ func TestRecordsOfRules(t *testing.T) {
 		"over": {enforcer.Event{Kind: enforcer.EventLingerOver, Linger: kept, Cause: enforcer.CauseRevoked}, false,
 			recordVersionLingers},
 	} {
-		b := encode(nil, c.ev, c.profiles)
+		b := encode(nil, &c.ev, c.profiles)
 		if b[0] != c.version {
 			t.Errorf("%s: version %d, want %d", name, b[0], c.version)
 		}

@@ -55,10 +55,10 @@ const (
 var errNotHeld = errors.New("a record of the journal does not follow from those before it")
 
 // encodeEvent appends an event's record to b, without the profiles of holders.
-func encodeEvent(b []byte, ev enforcer.Event) []byte { return encode(b, ev, false) }
+func encodeEvent(b []byte, ev enforcer.Event) []byte { return encode(b, &ev, false) }
 
 // encode appends an event's record to b. It has the profiles of holders where the site's rules may look at them.
-func encode(b []byte, ev enforcer.Event, profiles bool) []byte {
+func encode(b []byte, ev *enforcer.Event, profiles bool) []byte {
 	version := byte(recordVersion)
 	if l := ev.Lease; l != nil && slices.ContainsFunc(l.Items, func(it enforcer.Item) bool { return it.Of > 1 }) {
 		version = recordVersionParts

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -86,7 +85,7 @@ func Here() Place {
 }
 
 // durable reports whether an event outlives the host.
-func durable(ev enforcer.Event) bool {
+func durable(ev *enforcer.Event) bool {
 	switch ev.Kind {
 	case enforcer.EventDrawn, enforcer.EventSet, enforcer.EventHeldOff, enforcer.EventLifted:
 		return true
@@ -97,7 +96,7 @@ func durable(ev enforcer.Event) bool {
 
 // journalled reports whether an event is kept at all. A token is forgotten by its own time, which its lease's record
 // tells.
-func journalled(ev enforcer.Event) bool { return ev.Durable() && ev.Kind != enforcer.EventForgot }
+func journalled(ev *enforcer.Event) bool { return ev.Durable() && ev.Kind != enforcer.EventForgot }
 
 // openStore opens the journals and applies what they hold to core. now returns the licence time by a mark: what would
 // end by itself gets its time anew from then.
@@ -183,7 +182,7 @@ func (s *store) place() error {
 // lock. Where it fails, rest are the events that are not written.
 func (s *store) write(events []enforcer.Event) (wait commit, rest []enforcer.Event, err error) {
 	for i := 0; i < len(events); {
-		if !journalled(events[i]) {
+		if !journalled(&events[i]) {
 			i++
 			continue
 		}
@@ -202,7 +201,7 @@ func (s *store) write(events []enforcer.Event) (wait commit, rest []enforcer.Eve
 // writeSome writes the first of some events, which is journalled, and those after it that go to the same journal, with
 // one write. It returns how many these are, and what is to be waited for where that is the disk.
 func (s *store) writeSome(events []enforcer.Event) (wait commit, n int, err error) {
-	lasting := durable(events[0])
+	lasting := durable(&events[0])
 	j, of := s.runtime, 0
 	if lasting {
 		j, of = s.durable, 1
@@ -213,8 +212,8 @@ func (s *store) writeSome(events []enforcer.Event) (wait commit, n int, err erro
 	}
 	s.touched[of].touch()
 	s.buf, s.ends = s.buf[:0], s.ends[:0]
-	for _, ev := range events {
-		if journalled(ev) {
+	for i := range events {
+		if ev := &events[i]; journalled(ev) {
 			if durable(ev) != lasting {
 				break
 			}
@@ -240,7 +239,7 @@ func (s *store) writeSome(events []enforcer.Event) (wait commit, n int, err erro
 	if lasting {
 		wait = func() error { return c.Wait(context.Background()) }
 	}
-	if j.Due() {
+	if c.Due {
 		s.wake()
 	}
 	return wait, n, nil
@@ -359,11 +358,16 @@ func (s *store) Close() error {
 
 // repeats reports whether a decision answers somebody, at once or after a wait, with a lease that an earlier request
 // was granted and that must be on the disk before it is acknowledged.
-func repeats(dec enforcer.Decision) bool {
-	return dec.Replayed && durable(enforcer.Event{Lease: dec.Lease}) ||
-		slices.ContainsFunc(dec.Events, func(ev enforcer.Event) bool {
-			return ev.Cause == enforcer.CauseReplayed && durable(ev)
-		})
+func repeats(dec *enforcer.Decision) bool {
+	if dec.Replayed && durable(&enforcer.Event{Lease: dec.Lease}) {
+		return true
+	}
+	for i := range dec.Events {
+		if ev := &dec.Events[i]; ev.Cause == enforcer.CauseReplayed && durable(ev) {
+			return true
+		}
+	}
+	return false
 }
 
 // gives reports whether somebody is given something by an event. d.mu is held.

@@ -85,7 +85,12 @@ func (j *Journal) Mark() Mark {
 func (j *Journal) Due() bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return j.usable() == nil && j.compacting == nil && j.size > max(j.c.MaxSize, 2*j.base, j.retry)
+	return j.due()
+}
+
+// due is Due with the lock held.
+func (j *Journal) due() bool {
+	return j.compacting == nil && j.size > max(j.c.MaxSize, 2*j.base, j.retry) && j.usable() == nil
 }
 
 // Compact is CompactFrom the journal's present end. A record that is appended between the call and the moment of the

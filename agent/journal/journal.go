@@ -105,6 +105,8 @@ type Journal struct {
 type Commit struct {
 	j   *Journal
 	seq uint64
+	// Due says what [Journal.Due] says right after the Append.
+	Due bool
 }
 
 // Open opens the journal, or makes it, and calls replay for every record, the snapshot's first, in order. The record is
@@ -305,7 +307,7 @@ func (j *Journal) Append(records ...[]byte) (Commit, error) {
 		return Commit{}, err
 	}
 	if len(records) == 0 {
-		return Commit{j, j.seq}, nil
+		return Commit{j: j, seq: j.seq}, nil
 	}
 	if j.unborn {
 		if _, err := j.create(j.replacing); err != nil {
@@ -326,7 +328,7 @@ func (j *Journal) Append(records ...[]byte) (Commit, error) {
 		}
 	}
 	j.seq++
-	return Commit{j, j.seq}, nil
+	return Commit{j, j.seq, j.due()}, nil
 }
 
 func (j *Journal) usable() error {

@@ -47,8 +47,12 @@ func NewWants() *Wants {
 func (w *Wants) Changed() { w.tell(w.pressing, within5ms) }
 
 // Used tells that so many slots more are in use, fewer where it is less than zero, and that nothing else has changed.
-// It presses where more is in use than lately. Its calls are one after the other.
+// It presses where more is in use than lately. Its calls are one after the other. Without a keeper nothing is counted:
+// only how much more or less it has become since a look counts.
 func (w *Wants) Used(slots int64) {
+	if !w.heard.Load() {
+		return
+	}
 	n := w.inUse.Add(slots)
 	if n > w.most.Load() {
 		w.most.Store(n)
