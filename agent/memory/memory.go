@@ -1,11 +1,14 @@
 // Package memory tells the garbage collector how eager to be. The collector's own target lets the heap grow to twice of
 // what is in use, which is as much again as all leases take. Leases live long and make little garbage, so that a far
-// smaller slack costs little work. Start reading at [Share].
+// smaller slack costs little work. An agent of few leases has so small a heap that it would be collected several times a
+// second while many acquires come: then it may grow further. Start reading at [Share], and at [Look].
 package memory
 
 import (
+	"cmp"
 	"os"
 	"runtime/debug"
+	"runtime/metrics"
 	"sync"
 )
 
@@ -24,14 +27,67 @@ const (
 
 // Percent returns the collector's target with so many leases held: by how many percent the heap may grow beyond what is
 // in use before it is collected. An agent of few leases has what Go has.
-func Percent(leases int) int { return max(least, min(usual, 100*slack/max(1, leases*leaseSize))) }
+func Percent(leases int) int { return percentOf(leases, usual) }
+
+// percentOf is Percent with another target for few leases.
+func percentOf(leases, few int) int { return max(least, min(few, 100*slack/max(1, leases*leaseSize))) }
+
+const (
+	// often is how many collections between two looks are so many that the heap is too small for the garbage that is
+	// made.
+	often = 2
+	// rest is after how many looks without any collection in between that is over.
+	rest = 10
+	// busy is the collector's target until then, where the heap is small: up to smallHeap bytes, and half of it up to
+	// twice as many. So the heap may have 16 MiB more than is in use, and a larger one what it has else.
+	busy      = 400
+	smallHeap = 4 << 20
+)
+
+// pressure is how often the heap was collected lately.
+type pressure struct {
+	cycles uint64 // of the collector, at the last look
+	calm   int    // looks since the last collection
+	high   bool   // it is collected often
+}
+
+// next returns the target for few leases that follows from a look: so many collections there were since the start of
+// the process, and so many bytes were in use after the last.
+func (p *pressure) next(cycles, inUse uint64) int {
+	since := cycles - p.cycles
+	p.cycles = cycles
+	if p.calm++; since > 0 {
+		p.calm = 0
+	}
+	p.high = since >= often || p.high && p.calm < rest
+	switch {
+	case !p.high || inUse > 2*smallHeap:
+		return usual
+	case inUse > smallHeap:
+		return busy / 2
+	default:
+		return busy
+	}
+}
+
+// Look sees how often the heap is collected, and has the target follow. It is called every second.
+func Look() {
+	now := []metrics.Sample{{Name: "/gc/cycles/total:gc-cycles"}, {Name: "/gc/heap/live:bytes"}}
+	metrics.Read(now)
+	process.Lock()
+	defer process.Unlock()
+	process.few = process.pressure.next(now[0].Value.Uint64(), now[1].Value.Uint64())
+	settle()
+}
 
 // process is the one collector of this process, and what all shares in it want.
 var process struct {
 	sync.Mutex
-	leases int
-	paused int
-	is     int // the percentage that was set last; 0: none was
+	leases   int
+	paused   int
+	is       int // the percentage that was set last; 0: none was
+	pressure pressure
+	few      int // the target for few leases; 0: there was no look yet
 }
 
 // given reports whether the user has set the target, which stands.
@@ -39,7 +95,7 @@ func given() bool { return os.Getenv("GOGC") != "" }
 
 // settle sets the target that follows from process, which is locked. The GOMEMLIMIT of the user holds in any case.
 func settle() {
-	want := Percent(process.leases)
+	want := percentOf(process.leases, cmp.Or(process.few, usual))
 	if process.paused > 0 {
 		want = paused
 	}

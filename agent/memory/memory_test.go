@@ -52,6 +52,28 @@ func TestShare(t *testing.T) {
 	one.Set(0)
 }
 
+// A small heap that is collected often may grow further, until there are no collections for a while.
+func TestPressure(t *testing.T) {
+	t.Parallel()
+	var p pressure
+	const mib = 1 << 20
+	for i, step := range []struct{ cycles, inUse, want uint64 }{{1, 3 * mib, usual}, {2, 3 * mib, usual},
+		{4, 3 * mib, busy}, {5, 3 * mib, busy}, {5, 3 * mib, busy}, {6, 5 * mib, busy / 2}, {9, 9 * mib, usual},
+		{10, 3 * mib, busy}} {
+		if is := p.next(step.cycles, step.inUse); is != int(step.want) {
+			t.Errorf("look %d, %+v: %d", i, step, is)
+		}
+	}
+	for i := range rest {
+		if is := p.next(10, 3*mib); (is == usual) != (i == rest-1) {
+			t.Errorf("%d looks after the last collection: %d", i+1, is)
+		}
+	}
+	if is := p.next(11, 3*mib); is != usual {
+		t.Errorf("after the next one: %d", is)
+	}
+}
+
 // Memory is given back once after many leases have come or gone, when no more do.
 func TestDue(t *testing.T) {
 	t.Parallel()
