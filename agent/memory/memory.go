@@ -1,7 +1,7 @@
 // Package memory tells the garbage collector how eager to be. The collector's own target lets the heap grow to twice of
 // what is in use, which is as much again as all leases take. Leases live long and make little garbage, so that a far
-// smaller slack costs little work. An agent of few leases has so small a heap that it would be collected several times a
-// second while many acquires come: then it may grow further. Start reading at [Share], and at [Look].
+// smaller slack costs little work. An agent of few leases has so small a heap that it would be collected several times
+// a second while many acquires come: then it may grow further. Start reading at [Share], and at [Look].
 package memory
 
 import (
