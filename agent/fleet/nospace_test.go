@@ -94,6 +94,53 @@ func TestOutOfQuota(t *testing.T) {
 	})
 }
 
+// What kept an agent from telling others that it lacks slots is told again until the next word is due. Where nobody is
+// left to tell by then, it is forgotten: it keeps nobody from anything any more.
+func TestNobodyIsLeftToTell(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		a, _ := r.agent("a", new([]byte))
+		b, _ := r.agent("b", new([]byte))
+		r.join(a, b)
+		of, others := r.bound(a, 10), r.bound(b, 10)
+		block := r.must(r.checkOut(others, "1", 10))
+		lacks := func(asked int64) error { // as an agent that gets no more, though nobody has any: a rule keeps it
+			t.Helper()
+			me, err := a.ready(t.Context(), false)
+			if err != nil {
+				t.Fatal(err)
+			}
+			a.mu.Lock()
+			p := a.pools[streams]
+			a.mu.Unlock()
+			return a.starve(t.Context(), me, streams, p, asked, 5)
+		}
+		if _, err := r.checkOut(of, "1", 5); !isFull(err) {
+			t.Fatal(err)
+		}
+		time.Sleep(callEvery)
+		r.sim.outOfSpace(true)
+		for range 2 { // the second one is too early for a word
+			if err := lacks(5); err == nil || !saysQuota(a.transient(err)) {
+				t.Fatalf("the store takes no writes, and the agent hears %v", err)
+			}
+		}
+		r.sim.outOfSpace(false)
+		if _, err := others.Extend(t.Context(), &plugin.Extend{Block: block.ID, Slots: 10}); err != nil {
+			t.Fatal(err)
+		}
+		if err := others.Return(t.Context(), &plugin.Return{Block: block.ID}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(callEvery)
+		for range 2 {
+			if err := lacks(5); err != nil {
+				t.Errorf("nobody is left to tell, and the agent hears %v", err)
+			}
+		}
+	})
+}
+
 // A crowd whose store is out of its quota now and then, beside all else that happens to it, hands out no more than the
 // licence grants, and is served once there is room. A quarter of the seeds is played: all else is in TestCrowd.
 func TestCrowdOutOfQuota(t *testing.T) {
