@@ -70,6 +70,12 @@ func (o *opening) openFleet(c *shares.Config) error {
 		return configured(fmt.Errorf("fleet: %w", err))
 	}
 	f, shared := o.fleet, func(pool string) bool { return isFleets(cfg, pool) }
+	c.Giver = func(pool string) string {
+		if shared(pool) {
+			return "the fleet"
+		}
+		return ""
+	}
 	c.Fleet = func(l *enforcer.License, document []byte, b plugin.Budgeter, d plugin.Drawer) (
 		plugin.Budgeter, plugin.Drawer) {
 		var up plugin.Upstream

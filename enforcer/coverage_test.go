@@ -215,9 +215,9 @@ func TestFailingRemote(t *testing.T) {
 	f := heard(factsWith(doc("a.lic", contacts)))
 	ref := f.Documents[0].License.Ref()
 	u := f.Upstream[ref]
-	u.Failing = Failing{"transient", "connection refused", "start it", noon.Add(-time.Minute)}
+	u.Failing = Failing{"transient", "connection refused", "start it", noon.Add(-time.Minute), ""}
 	f.Upstream[ref] = u
-	f.SharesFailing = map[Ref]Failing{ref: {"refused", "the host is not enrolled", "", noon}}
+	f.SharesFailing = map[Share]Failing{{ref, "streams"}: {"refused", "the host is not enrolled", "", noon, ""}}
 	v := Judge(f, noon)
 	for code, says := range map[WarningCode]string{
 		WarnUpstream:   "calls to the upstream fail since 2026-01-05 11:59 UTC: connection refused; start it",

@@ -287,10 +287,15 @@ func (e *Enforcer) fit(v *Verdict, it Item, minN int64, holder *Holder, w *waiti
 	return Item{}, p.denial(it)
 }
 
-func notShared(kind, name, why string) *Denial {
-	return &Denial{Code: NotShared, Pool: name, Detail: fmt.Sprintf("%s %s: %s", kind, name, why),
+// notShared denies what nobody shares, or what whoever shares it cannot be asked for, as cut says.
+func notShared(kind, name, why string, cut *Failing) *Denial {
+	d := &Denial{Code: NotShared, Pool: name, Detail: fmt.Sprintf("%s %s: %s", kind, name, why),
 		Hint: "use a site server, a fleet or an upstream checkout, or have the vendor bind the licence to this one " +
 			"host or agent key"}
+	if cut != nil {
+		d.Hint = cmp.Or(cut.Hint, "wait until it can be asked, or mend what the detail names") + "; `usher doctor` says more"
+	}
+	return d
 }
 
 // behind denies a request because others wait for the pool's slots.

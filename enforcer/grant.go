@@ -24,7 +24,6 @@ func (j *judge) grant(v *Verdict, inForce []*ruling) {
 	}
 	for _, r := range inForce {
 		l := r.license
-		cut := j.cut(l)
 		for name, t := range l.Pools {
 			g := PoolGrant{Name: name, Limit: t.Max, Scope: l.PoolScope(t.Scope),
 				CountBy:   orDefault(t.CountBy, CountLease),
@@ -34,8 +33,8 @@ func (j *judge) grant(v *Verdict, inForce []*ruling) {
 			g.Budget, g.Overage, g.Most, g.NotShared = b.max, b.overage, b.most, b.notShared
 			if b.shared {
 				g.Kept, g.Bounded = j.stays(l, name)
-				g.Cut = cut
 			}
+			g.Cut = b.cut
 			if was, ok := v.Pools[name]; ok {
 				g.Kept, g.Bounded = was.Kept.Plus(g.Kept), was.Bounded || g.Bounded
 				g.Budget, g.Overage, g.Most = was.Budget.Plus(g.Budget), was.Overage.Plus(g.Overage),
@@ -53,7 +52,7 @@ func (j *judge) grant(v *Verdict, inForce []*ruling) {
 				Limit: t.Max, Scope: l.PoolScope(t.Scope),
 				Resets: t.Resets, Unit: t.Unit, Adjustable: t.Adjustable}
 			b := j.budget(l, name, amount{t.Max, t.Overage}, g.Scope)
-			g.Budget, g.Overage, g.Most, g.NotShared = b.max, b.overage, b.most, b.notShared
+			g.Budget, g.Overage, g.Most, g.NotShared, g.Cut = b.max, b.overage, b.most, b.notShared, b.cut
 			if taken, ok := j.Draws[Share{l.Ref(), name}]; ok && b.shared {
 				g.Taken, g.Period = true, taken.Period
 			}
@@ -98,11 +97,12 @@ type budget struct {
 	most      Limit
 	shared    bool // it is a share
 	notShared string
+	cut       *Failing // see PoolGrant
 }
 
-// cut returns why whoever shares a licence cannot be asked; nil: it can.
-func (j *judge) cut(l *License) *Failing {
-	f, ok := j.SharesFailing[l.Ref()]
+// cut returns why whoever shares a pool or meter of a licence cannot be asked; nil: it can.
+func (j *judge) cut(l *License, name string) *Failing {
+	f, ok := j.SharesFailing[Share{l.Ref(), name}]
 	if !ok || f.Class == "" {
 		return nil
 	}
@@ -131,17 +131,18 @@ func (j *judge) budget(l *License, name string, a amount, s Scope) budget {
 	case !ok:
 		why := fmt.Sprintf(
 			"its %s slots are the total of a whole site, and nothing proves that this agent has a share of them", a.max)
-		if f := j.SharesFailing[l.Ref()]; f.Class != "" {
-			why += ": " + f.words(shareServer)
+		cut := j.cut(l, name)
+		if cut != nil {
+			why += ": " + cut.words(shareServer)
 		}
-		return budget{notShared: why}
+		return budget{notShared: why, cut: cut}
 	}
 	// The share includes the overage: otherwise every agent of the site would have the whole of it.
 	here := amount{max: a.max.Min(share), overage: a.overage}
 	if share != Unlimited {
 		here.overage = here.overage.Min(share - here.max)
 	}
-	return budget{amount: here, most: a.max.Plus(a.overage), shared: true}
+	return budget{amount: here, most: a.max.Plus(a.overage), shared: true, cut: j.cut(l, name)}
 }
 
 // stays returns what may stay held of a share besides, and whether nothing else may.

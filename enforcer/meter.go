@@ -101,7 +101,7 @@ func (e *Enforcer) fitDraw(r *Acquire, g MeterGrant, it Item, w *waiting, now ti
 		return 0, nil, withheld("meter", it.Pool, why)
 	}
 	if g.NotShared != "" && g.Budget == 0 {
-		return 0, nil, notShared("meter", it.Pool, g.NotShared)
+		return 0, nil, notShared("meter", it.Pool, g.NotShared, g.Cut)
 	}
 	s, least := e.stand(g, now), cmp.Or(r.MinN, it.N)
 	left := s.left()
@@ -252,7 +252,7 @@ func (r *Shift) decide(e *Enforcer, now time.Time) Decision {
 	case r.By > 0 && e.at(now).Paused != "":
 		return Decision{Denial: paused("meter", r.Pool, e.at(now).Paused)}
 	case g.NotShared != "" && g.Budget == 0:
-		return Decision{Denial: notShared("meter", r.Pool, g.NotShared)}
+		return Decision{Denial: notShared("meter", r.Pool, g.NotShared, g.Cut)}
 	}
 	s := e.stand(g, now)
 	switch {

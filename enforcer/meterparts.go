@@ -1,6 +1,7 @@
 package enforcer
 
 import (
+	"cmp"
 	"maps"
 	"math"
 	"reflect"
@@ -18,6 +19,7 @@ func (g MeterGrant) plus(more MeterGrant) MeterGrant {
 	if out.Unit == "" {
 		out.Unit = more.Unit
 	}
+	out.Cut = cmp.Or(out.Cut, more.Cut)
 	if out.NotShared == "" {
 		out.NotShared = more.NotShared
 	}

@@ -62,7 +62,7 @@ func (e *Enforcer) open(v *Verdict, name string) (*pool, *Denial) {
 		return nil, paused("pool", name, v.Paused)
 	}
 	if p.grant.NotShared != "" && p.grant.Budget == 0 {
-		return nil, notShared("pool", name, p.grant.NotShared)
+		return nil, notShared("pool", name, p.grant.NotShared, p.grant.Cut)
 	}
 	return p, nil
 }

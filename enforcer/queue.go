@@ -289,7 +289,7 @@ func (e *Enforcer) vain(w *waiting, now time.Time) *Denial {
 			return withheld("pool", it.Pool, why)
 		}
 		if p.grant.NotShared != "" && p.grant.Budget == 0 {
-			return notShared("pool", it.Pool, p.grant.NotShared)
+			return notShared("pool", it.Pool, p.grant.NotShared, p.grant.Cut)
 		}
 		if d := p.divides(it); d != nil {
 			return d

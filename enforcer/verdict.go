@@ -274,6 +274,7 @@ type Failing struct {
 	Reason string    // the last failure's, one sentence
 	Hint   string    // the mend; may be empty
 	Since  time.Time // when the first call failed of those in a row
+	Who    string    // the remote side, for people, such as "the fleet"; empty: it is known from where it stands
 }
 
 // Facts is everything that Judge looks at besides the time.
@@ -302,8 +303,9 @@ type Facts struct {
 	Kept map[Share]Limit
 	// Draws says what this agent has taken of a site meter upstream, for good: so much may be drawn here.
 	Draws map[Share]Taken
-	// SharesFailing says of which licences a site server, or another upstream, cannot be asked for slots or draws.
-	SharesFailing map[Ref]Failing
+	// SharesFailing says of which pools and meters a site server, a fleet, or another upstream, cannot be asked for
+	// slots or draws.
+	SharesFailing map[Share]Failing
 	// UpstreamLost is when the agent found that its record of upstreams' answers was changed or lost; zero: it was not.
 	UpstreamLost time.Time
 	Withheld     Withheld
@@ -411,6 +413,7 @@ type MeterGrant struct {
 	Resets    Resets
 	Unit      string
 	NotShared string
+	Cut       *Failing // as of a pool
 	// Taken says that the budget was taken upstream, and holds in Period alone.
 	Taken  bool
 	Period time.Time

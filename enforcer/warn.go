@@ -1,6 +1,7 @@
 package enforcer
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -108,10 +109,37 @@ func (j *judge) warnRemote(all []*ruling, some bool, warn func(WarningCode, time
 		if f := r.up.Failing; f.Class != "" {
 			warn(WarnUpstream, f.Since, "licence %s: %s", r.label(), f.words("the upstream"))
 		}
-		if f := j.SharesFailing[r.license.Ref()]; f.Class != "" {
-			warn(WarnSiteServer, f.Since, "licence %s: %s", r.label(), f.words(shareServer))
+		for _, f := range j.failing(r.license) {
+			warn(WarnSiteServer, f.Since, "licence %s, %s: %s", r.label(), strings.Join(f.pools, ", "),
+				f.words(shareServer))
 		}
 	}
+}
+
+// failingShares is what one remote side cannot be asked for, and why.
+type failingShares struct {
+	Failing
+	pools []string // and meters, in order
+}
+
+// failing returns what fails of a licence's shares, in the order of the pools.
+func (j *judge) failing(l *License) (out []failingShares) {
+	var names []string
+	for share, f := range j.SharesFailing {
+		if share.License == l.Ref() && f.Class != "" {
+			names = append(names, share.Pool)
+		}
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		f := j.SharesFailing[Share{l.Ref(), name}]
+		i := slices.IndexFunc(out, func(o failingShares) bool { return o.Failing == f })
+		if i < 0 {
+			i, out = len(out), append(out, failingShares{Failing: f})
+		}
+		out[i].pools = append(out[i].pools, name)
+	}
+	return out
 }
 
 // shareServer is what people are told of a site server, a fleet, or another upstream that gives slots.
@@ -120,6 +148,7 @@ const shareServer = "the server that gives this agent its share of the site"
 // words says since when and why calls to somebody fail. One that fails for a while may have been answered, such as that
 // the permission is lacking; the reason says which.
 func (f Failing) words(who string) string {
+	who = cmp.Or(f.Who, who)
 	what := "calls to " + who + " fail"
 	switch f.Class {
 	case "refused":

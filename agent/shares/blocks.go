@@ -148,13 +148,14 @@ func (b *blocks) do(ctx context.Context, s subject[*Pool], step *Step) bool {
 	if more {
 		s.plan.failing = failed != nil && !answered(failed)
 	}
-	if failed != nil || !failing(s.entry) {
-		s.heard(failed, b.cfg.Time())
+	giver := b.cfg.Giver(s.name)
+	if failed != nil || !b.fails(s.entry, giver) {
+		s.heard(giver, failed, b.cfg.Time())
 	}
 	if failed != nil {
 		otherwise = b.failed(s, step, failed)
 	} else {
-		if !failing(s.entry) {
+		if !b.fails(s.entry, giver) {
 			s.fault = ""
 		}
 		if step.Kind != Return {
@@ -256,11 +257,11 @@ func (b *blocks) reduce(s subject[*Pool], step *Step) bool {
 	return !undo
 }
 
-// failing reports whether more is needed of a licence's pools that cannot be had: that the upstream proves the blocks
+// fails reports whether more is needed of a licence's pools that a giver does not give: that it proves the blocks
 // that there are is no end of that. mu is held.
-func failing(e *entry[*Pool]) bool {
-	for _, p := range e.plans {
-		if p.failing {
+func (b *blocks) fails(e *entry[*Pool], giver string) bool {
+	for name, p := range e.plans {
+		if p.failing && b.cfg.Giver(name) == giver {
 			return true
 		}
 	}

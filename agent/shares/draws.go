@@ -163,7 +163,7 @@ func (d *draws) do(ctx context.Context, s subject[*Meter], n int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s.fault = ""
-	s.heard(nil, time.Time{})
+	s.heard(d.cfg.Giver(s.name), nil, time.Time{})
 	m.most, m.tries, m.notBefore, m.refused, m.spent = 0, 0, 0, false, false
 	d.cfg.Wants.elsewhere(s.name, nil, 0)
 }
@@ -194,7 +194,7 @@ func (d *draws) spent(name string) *plugin.Elsewhere {
 func (d *draws) failed(s subject[*Meter], err *plugin.Error) {
 	d.mu.Lock()
 	otherwise, id := s.failsOtherwise(err), s.licence.ID
-	s.heard(err, d.cfg.Time())
+	s.heard(d.cfg.Giver(s.name), err, d.cfg.Time())
 	s.plan.refused = err.SystemCode == plugin.SystemNoDraws
 	if err.SystemCode == plugin.SystemFull {
 		s.plan.full(err.Elsewhere)

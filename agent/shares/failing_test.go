@@ -1,6 +1,7 @@
 package shares
 
 import (
+	"maps"
 	"testing"
 	"time"
 
@@ -27,22 +28,33 @@ func TestResultOf(t *testing.T) {
 }
 
 // TestFailingIsTold: a server that does not answer is told with the reason and since when, until it answers, be it that
-// others have all.
+// others have all. Of pools that another gives it says nothing, nor does what that one answers end it.
 func TestFailingIsTold(t *testing.T) {
 	at := func(n int) time.Time { return time.Unix(int64(n), 0) }
-	e := &entry[*Pool]{named: true}
-	l := ledger[*Pool]{entries: map[enforcer.Ref]*entry[*Pool]{"usher/L1": e}}
-	e.heard(&plugin.Error{Class: plugin.Transient, Reason: "connection refused"}, at(1))
-	e.heard(&plugin.Error{Class: plugin.Transient, Reason: "no route", Hint: "start it"}, at(2))
-	out := map[enforcer.Ref]enforcer.Failing{}
-	l.faults(out)
-	if got := out["usher/L1"]; got != (enforcer.Failing{Class: "transient", Reason: "no route", Hint: "start it",
-		Since: at(1)}) {
-		t.Errorf("failing %+v", got)
+	e := &entry[*Pool]{named: true, plans: map[string]*Pool{"streams": {}, "seats": {}, "cores": {}}}
+	cfg := Config{Giver: func(pool string) string {
+		if pool == "cores" {
+			return "the fleet"
+		}
+		return ""
+	}}
+	l := ledger[*Pool]{cfg: &cfg, entries: map[enforcer.Ref]*entry[*Pool]{"usher/L1": e}}
+	e.heard("", &plugin.Error{Class: plugin.Transient, Reason: "connection refused"}, at(1))
+	e.heard("", &plugin.Error{Class: plugin.Transient, Reason: "no route", Hint: "start it"}, at(2))
+	e.heard("the fleet", nil, at(2))
+	server := enforcer.Failing{Class: "transient", Reason: "no route", Hint: "start it", Since: at(1)}
+	fleet := enforcer.Failing{Class: "transient", Reason: "no leader", Since: at(4), Who: "the fleet"}
+	want := func(want map[enforcer.Share]enforcer.Failing) {
+		t.Helper()
+		out := map[enforcer.Share]enforcer.Failing{}
+		if l.faults(out); !maps.Equal(out, want) {
+			t.Errorf("failing %+v, want %+v", out, want)
+		}
 	}
-	e.heard(&plugin.Error{Class: plugin.Misconfigured, SystemCode: plugin.SystemFull}, at(3))
-	clear(out)
-	if l.faults(out); len(out) != 0 {
-		t.Errorf("a server that answers is failing: %+v", out)
-	}
+	of := func(pool string) enforcer.Share { return enforcer.Share{License: "usher/L1", Pool: pool} }
+	want(map[enforcer.Share]enforcer.Failing{of("streams"): server, of("seats"): server})
+	e.heard("the fleet", &plugin.Error{Class: plugin.Transient, Reason: "no leader"}, at(4))
+	want(map[enforcer.Share]enforcer.Failing{of("streams"): server, of("seats"): server, of("cores"): fleet})
+	e.heard("", &plugin.Error{Class: plugin.Misconfigured, SystemCode: plugin.SystemFull}, at(5))
+	want(map[enforcer.Share]enforcer.Failing{of("cores"): fleet})
 }

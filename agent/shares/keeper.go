@@ -65,6 +65,9 @@ type Config struct {
 	// gives all others, or nil; optional.
 	Fleet func(l *enforcer.License, document []byte, b plugin.Budgeter,
 		d plugin.Drawer) (plugin.Budgeter, plugin.Drawer)
+	// Giver names for people who gives the share of a pool or meter: "the fleet"; empty: it is the upstream or the site
+	// server. What fails at one says nothing of another. nil: there is no other.
+	Giver func(pool string) string
 	// Request makes what leaves the host with a call, but for nonce and state.
 	Request func(*enforcer.License, []byte) plugin.Request
 	// Pool says what is asked of a pool, and Meter what is asked of a meter. The keeper may hold its lock meanwhile, as
@@ -104,6 +107,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Called == nil {
 		c.Called = func(string, string) {}
+	}
+	if c.Giver == nil {
+		c.Giver = func(string) string { return "" }
 	}
 	if c.Wants == nil {
 		c.Wants = NewWants()
@@ -241,11 +247,11 @@ func (k *Keeper) Shared() bool {
 	return k.blocks.shared() || k.draws.shared()
 }
 
-// Failing returns the licences in force whose shares cannot be asked for, and why.
-func (k *Keeper) Failing() map[enforcer.Ref]enforcer.Failing {
+// Failing returns the pools and meters of licences in force of which shares cannot be asked for, and why.
+func (k *Keeper) Failing() map[enforcer.Share]enforcer.Failing {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	out := map[enforcer.Ref]enforcer.Failing{}
+	out := map[enforcer.Share]enforcer.Failing{}
 	k.draws.faults(out)
 	k.blocks.faults(out)
 	return out

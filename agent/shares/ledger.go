@@ -44,12 +44,12 @@ type entry[P plan] struct {
 	plans map[string]P // by pool or meter; recorded
 
 	licence Licence
-	named   bool          // Set has named it
-	goneAt  time.Duration // since when it is not in force; zero: it is
-	calling string        // the pool or meter of the call that is under way; empty: none is
-	fault   string        // how calls failed last; empty: the last one did not
-	failing enforcer.Failing
-	watch   watch // of blocks
+	named   bool                        // Set has named it
+	goneAt  time.Duration               // since when it is not in force; zero: it is
+	calling string                      // the pool or meter of the call that is under way; empty: none is
+	fault   string                      // how calls failed last; empty: the last one did not
+	failing map[string]enforcer.Failing // by whoever gives the shares: see Config.Giver
+	watch   watch                       // of blocks
 }
 
 // inForce reports whether the licence is in force.
@@ -172,18 +172,21 @@ func answered(e *plugin.Error) bool {
 	return false
 }
 
-// heard takes note of what came of a call, for the judge. mu is held.
-func (e *entry[P]) heard(err *plugin.Error, now time.Time) {
-	switch {
-	case err == nil || answered(err):
-		e.failing = enforcer.Failing{}
-	default:
-		since := e.failing.Since
-		if since.IsZero() {
-			since = now
-		}
-		e.failing = enforcer.Failing{Class: string(err.Class), Reason: err.Reason, Hint: err.Hint, Since: since}
+// heard takes note of what came of a call to a giver, for the judge. mu is held.
+func (e *entry[P]) heard(giver string, err *plugin.Error, now time.Time) {
+	if err == nil || answered(err) {
+		delete(e.failing, giver)
+		return
 	}
+	if e.failing == nil {
+		e.failing = map[string]enforcer.Failing{}
+	}
+	since := e.failing[giver].Since
+	if since.IsZero() {
+		since = now
+	}
+	e.failing[giver] = enforcer.Failing{Class: string(err.Class), Reason: err.Reason, Hint: err.Hint, Since: since,
+		Who: giver}
 }
 
 // shared reports whether a licence in force has shares. mu is held.
@@ -196,11 +199,13 @@ func (l *ledger[P]) shared() bool {
 	return false
 }
 
-// faults adds the licences in force whose calls fail, and why. mu is held.
-func (l *ledger[P]) faults(out map[enforcer.Ref]enforcer.Failing) {
+// faults adds the pools or meters of licences in force for which calls fail, and why. mu is held.
+func (l *ledger[P]) faults(out map[enforcer.Share]enforcer.Failing) {
 	for ref, e := range l.entries {
-		if e.inForce() && e.failing.Class != "" {
-			out[ref] = e.failing
+		for name := range e.plans {
+			if f, fails := e.failing[l.cfg.Giver(name)]; fails && e.inForce() {
+				out[enforcer.Share{License: ref, Pool: name}] = f
+			}
 		}
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/usher-agent/usher/agent/bubble"
-	"github.com/usher-agent/usher/enforcer"
 	"github.com/usher-agent/usher/plugin"
 )
 
@@ -34,8 +33,8 @@ func TestUpstreamThatTakesNoWrites(t *testing.T) {
 			if n := h.demand("").Capacity; n < 5 {
 				t.Fatalf("5 are held, more are wanted, and the budget is %d", n)
 			}
-			if f := h.Failing()[enforcer.Ref("usher/L1")]; f.Reason == "the store is out of space" &&
-				time.Since(f.Since) > 0 {
+			f := h.Failing()[seats]
+			if f.Reason == "the store is out of space" && time.Since(f.Since) > 0 {
 				told++
 			}
 		}

@@ -1,6 +1,7 @@
 package upstreams
 
 import (
+	"cmp"
 	"context"
 	"maps"
 	"slices"
@@ -101,12 +102,14 @@ func (d *Duties) Shape(v *enforcer.Verdict, out *wire.License) {
 	}
 }
 
-// SiteServer is the wire form of what gives shares of a site: how it is, by why calls for licences fail.
-func SiteServer(failing map[enforcer.Ref]enforcer.Failing) *wire.Upstream {
+// SiteServer is the wire form of what gives shares of a site: how it is, by why calls for pools and meters fail.
+func SiteServer(failing map[enforcer.Share]enforcer.Failing) *wire.Upstream {
 	if len(failing) == 0 {
 		return &wire.Upstream{State: "ok"}
 	}
-	f := failing[slices.Min(slices.Collect(maps.Keys(failing)))]
+	f := failing[slices.MinFunc(slices.Collect(maps.Keys(failing)), func(a, b enforcer.Share) int {
+		return cmp.Or(cmp.Compare(a.License, b.License), cmp.Compare(a.Pool, b.Pool))
+	})]
 	out := &wire.Upstream{State: f.Class, Detail: f.Reason, Hint: f.Hint, Since: instant(f.Since)}
 	if f.Class == string(plugin.Transient) {
 		out.State = "retrying"

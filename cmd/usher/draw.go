@@ -47,6 +47,9 @@ repeated: the same token draws once. Exits 75 when the meter has fewer left.`,
 			left := ""
 			if p, err := c.client().Pool(cmd.Context(), o.pool); err == nil && p.Available != nil {
 				left = fmt.Sprintf("; %d left", *p.Available)
+				if p.Budget != nil && (p.Limit == nil || *p.Budget < *p.Limit) {
+					left += " of this agent's share of the site's, which grows on demand"
+				}
 			}
 			fprintf(c.out, "drew %d from %s%s\n", l.N, l.Pool, left)
 			return nil
