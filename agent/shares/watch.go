@@ -27,10 +27,33 @@ type watch struct {
 	at       time.Duration    // no watch sooner
 	tries    int              // that have failed since one that did not
 	restated bool             // the one under way was ended, so that another states more
+	told     bool             // the upstream knows which blocks a restarted agent goes on with
 }
 
 // roamer is a [plugin.Watcher] that may have news although the agent has nothing for others and wants nothing.
 type roamer interface{ Roams() bool }
+
+// rememberer is a [plugin.Watcher] that hears those who gave the agent's blocks. Has tells it which blocks a restarted
+// agent goes on with, and for how long, with the state of the calls for them.
+type rememberer interface {
+	Has(state []byte, blocks map[string]time.Duration)
+}
+
+// remind tells a watcher once which of a licence's blocks there are. mu is held.
+func remind(w plugin.Watcher, e *entry[*Pool], now time.Duration) {
+	r, ok := w.(rememberer)
+	if !ok || e.watch.told {
+		return
+	}
+	e.watch.told = true
+	left := map[string]time.Duration{}
+	for _, p := range e.plans {
+		for _, b := range p.Blocks {
+			left[b.ID] = b.Sent + b.For - now
+		}
+	}
+	r.Has(e.state, left)
+}
 
 // idle returns by pool how many slots of a licence's blocks could be returned, and how many are lacked. mu is held.
 func (b *blocks) idle(e *entry[*Pool], now time.Duration) (idle, lacks map[string]int64) {
@@ -57,6 +80,7 @@ func (b *blocks) watches(now time.Duration) (calls []func(context.Context), wait
 		if !ok || !e.inForce() {
 			continue
 		}
+		remind(w, e, now)
 		idle, lacks := b.idle(e, now)
 		// What the upstream was told counts until it is told otherwise, also after the watch that told it.
 		otherwise := lacksOthers(lacks, e.watch.lacked)

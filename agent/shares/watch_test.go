@@ -66,6 +66,34 @@ func (w *watched) Watch(ctx context.Context, r *plugin.Watch) (*plugin.News, err
 	}
 }
 
+// reminded is a lender that hears which blocks a restarted agent has.
+type reminded struct {
+	*watched
+	times int
+	state string
+	has   map[string]time.Duration
+}
+
+func (r *reminded) Has(state []byte, blocks map[string]time.Duration) {
+	r.times++
+	r.state, r.has = string(state), blocks
+}
+
+// A restarted agent tells once, before its first watch, which blocks it goes on with, and for how long they last.
+func TestWhoGaveIsRemindedOfTheBlocks(t *testing.T) {
+	w := &reminded{watched: &watched{}}
+	e := &entry[*Pool]{state: []byte("chain"), plans: map[string]*Pool{
+		"seats": {Blocks: []*Block{{ID: "x", Sent: time.Minute, For: time.Hour}}},
+		"cores": {Blocks: []*Block{{ID: "y", Sent: 0, For: time.Minute}}}}}
+	for range 3 {
+		remind(w, e, 2*time.Minute)
+	}
+	if w.times != 1 || w.state != "chain" || len(w.has) != 2 || w.has["x"] != 59*time.Minute ||
+		w.has["y"] != -time.Minute {
+		t.Errorf("it heard %d times, last %q: %v", w.times, w.state, w.has)
+	}
+}
+
 // An agent tells what lies idle, tells it again when it becomes much more, and gives back what is wanted and no more.
 // It stops at once although a watch is under way.
 func TestWatches(t *testing.T) {

@@ -105,6 +105,8 @@ type several struct {
 	state []byte
 	drawn []byte      // the state of draws
 	a, b  *siteServer // a is the one that the agent asks first
+	// again is the agent after a restart.
+	again func() *online.Several
 }
 
 func openSeveral(t *testing.T) *several {
@@ -120,14 +122,17 @@ func openSeveral(t *testing.T) *several {
 		t.Cleanup(srv.Close)
 		servers[srv.URL], addresses = x, append(addresses, srv.URL)
 	}
-	var err error
-	s.Several, err = online.NewSeveral(slices.Concat(addresses, addresses[:1]),
-		func(at string) (*online.Client, error) {
-			return side.client(t, at, nil), nil
-		})
-	if err != nil {
-		t.Fatal(err)
+	s.again = func() *online.Several {
+		x, err := online.NewSeveral(slices.Concat(addresses, addresses[:1]),
+			func(at string) (*online.Client, error) {
+				return side.client(t, at, nil), nil
+			})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return x
 	}
+	s.Several = s.again()
 	s.a, s.b = servers[addresses[0]], servers[addresses[1]]
 	if s.checkOut() != "block of "+s.a.name {
 		s.a, s.b = s.b, s.a
@@ -270,6 +275,30 @@ func TestSeveralHearAllWhoseBlocksTheyHave(t *testing.T) {
 	}
 	if s.b.is(false, stops); !watch() {
 		t.Error("the other stops")
+	}
+}
+
+// A restarted agent hears those who gave the blocks that it goes on with, and not those whose blocks are over.
+func TestSeveralHearAfterARestart(t *testing.T) {
+	for name, c := range map[string]struct {
+		left  time.Duration
+		hears bool
+	}{"it has the block": {time.Minute, true}, "the block is over": {-time.Second, false}} {
+		t.Run(name, func(t *testing.T) {
+			s := openSeveral(t)
+			s.a.is(false, away)
+			block := s.checkOut() // of the other
+			again := s.again()
+			again.Has(s.state, map[string]time.Duration{block: c.left, "of nobody": time.Minute})
+			s.a.is(false, nil)
+			s.a.waits(true)
+			s.b.is(false, &online.Refusal{System: plugin.SystemAway, Reason: "it is being stopped", Leaves: true})
+			s.b.last()
+			news, err := again.Watch(t.Context(), &plugin.Watch{Request: s.request(), For: time.Second})
+			if heard := s.b.last().Call != ""; err != nil && c.hears || heard != c.hears || news.Moves != c.hears {
+				t.Errorf("heard %v: %+v, %v", heard, news, err)
+			}
+		})
 	}
 }
 

@@ -16,6 +16,19 @@ func (s *Several) has(b *plugin.Block, at string) {
 	s.lent[b.ID] = loan{at, time.Now().Add(b.For)}
 }
 
+// Has takes note of the blocks that a restarted agent goes on with, by id, and for how long they last. The state of the
+// calls for them says who gave each.
+func (s *Several) Has(state []byte, blocks map[string]time.Duration) {
+	gave := readState(state).Blocks
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, left := range blocks {
+		if at := gave[id]; s.all[at] != nil {
+			s.lent[id] = loan{at, time.Now().Add(left)}
+		}
+	}
+}
+
 // gaveBack takes note that the agent has a block no more.
 func (s *Several) gaveBack(block string) {
 	s.mu.Lock()
