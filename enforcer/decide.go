@@ -293,7 +293,8 @@ func notShared(kind, name, why string, cut *Failing) *Denial {
 		Hint: "use a site server, a fleet or an upstream checkout, or have the vendor bind the licence to this one " +
 			"host or agent key"}
 	if cut != nil {
-		d.Hint = cmp.Or(cut.Hint, "wait until it can be asked, or mend what the detail names") + "; `usher doctor` says more"
+		mend := cmp.Or(cut.Hint, "wait until it can be asked, or mend what the detail names")
+		d.Hint = mend + "; `usher doctor` says more"
 	}
 	return d
 }
