@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/usher-agent/usher/agent/api"
@@ -138,7 +139,7 @@ func (d *desk) Acquire(ctx context.Context, r *enforcer.Acquire,
 		denial = g.Late(false) // a look before anything is built on the grant
 	}
 	if denial != nil {
-		return nil, false, denial
+		return nil, false, inNoAPI(denial)
 	}
 	l := g.Lease
 	if call != nil && g.Late != nil {
@@ -159,6 +160,14 @@ func (d *desk) Acquire(ctx context.Context, r *enforcer.Acquire,
 		call.IfLost(undo)
 	}
 	return l, g.Replayed, nil
+}
+
+// inNoAPI returns a denial whose hint does not name the field by which callers of the local API wait: those of a dialect
+// know no such field.
+func inNoAPI(is *enforcer.Denial) *enforcer.Denial {
+	said := *is
+	said.Hint = strings.ReplaceAll(is.Hint, " (wait_seconds)", "")
+	return &said
 }
 
 func (d *desk) Late(r *http.Request) *enforcer.Denial {

@@ -120,6 +120,25 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// full has no slots.
+type full struct{ Slots }
+
+func (full) Acquire(context.Context, *enforcer.Acquire) (api.Grant, *enforcer.Denial) {
+	return api.Grant{}, &enforcer.Denial{Code: enforcer.NoSlots, Hint: "wait too (wait_seconds), or try again later"}
+}
+
+// What callers of a dialect are told names no field of the local API.
+func TestDenialNamesNoField(t *testing.T) {
+	t.Parallel()
+	c := configOf(t, "")
+	c.Slots = full{}
+	d := &desk{c: &c, system: "toy"}
+	_, _, denial := d.Acquire(t.Context(), &enforcer.Acquire{Lifetime: enforcer.LifetimeHeld}, nil)
+	if denial == nil || denial.Hint != "wait too, or try again later" {
+		t.Errorf("%+v", denial)
+	}
+}
+
 // A lease lives by no process over a dialect: a request says nothing of how long its caller lives.
 func TestLifetimesOfSessions(t *testing.T) {
 	t.Parallel()
