@@ -9,8 +9,8 @@ import (
 	"github.com/usher-agent/usher/enforcer"
 )
 
-// collects reports whether garbage is collected as ever: when the heap has doubled, or before; a small one that is often
-// collected may grow fivefold. In a pause it may grow far more.
+// collects reports whether garbage is collected as ever: when the heap has doubled, or before; a small one that is
+// often collected may grow fivefold. In a pause it may grow far more.
 func collects() bool {
 	s := []metrics.Sample{{Name: "/gc/gogc:percent"}}
 	metrics.Read(s)

@@ -162,8 +162,8 @@ func (d *desk) Acquire(ctx context.Context, r *enforcer.Acquire,
 	return l, g.Replayed, nil
 }
 
-// inNoAPI returns a denial whose hint does not name the field by which callers of the local API wait: those of a dialect
-// know no such field.
+// inNoAPI returns a denial whose hint does not name the field by which callers of the local API wait: those of a
+// dialect know no such field.
 func inNoAPI(is *enforcer.Denial) *enforcer.Denial {
 	said := *is
 	said.Hint = strings.ReplaceAll(is.Hint, " (wait_seconds)", "")
