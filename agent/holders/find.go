@@ -143,7 +143,7 @@ func (r *Registry) findAll(g *group, was, is Place, look *lookup) liveness.State
 		}
 	}
 	if state == liveness.Dead {
-		r.leave(slices.AppendSeq(make([]enforcer.LeaseID, 0, g.n), g.ids()), g.by.Caller)
+		r.leave(slices.AppendSeq(make([]enforcer.LeaseID, 0, g.n), g.ids), g.by.Caller)
 	}
 	return state
 }

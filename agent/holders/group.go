@@ -1,7 +1,6 @@
 package holders
 
 import (
-	"iter"
 	"sync"
 
 	"github.com/usher-agent/usher/enforcer"
@@ -17,11 +16,18 @@ type groups struct {
 type group struct {
 	by   *enforcer.Holder
 	n    int
-	rows [][]*enforcer.Lease // none is ever copied: a million leases would fill much memory for nothing
+	rows []groupRow // none is ever copied: a million leases would fill much memory for nothing
 }
 
-// groupRow is how many leases a row has at the most.
-const groupRow = 4096
+// groupRow is some leases, and their ids beside them: those are gone through without a look at the leases, each of
+// which is somewhere else in memory.
+type groupRow struct {
+	leases []*enforcer.Lease
+	ids    []enforcer.LeaseID
+}
+
+// rowSize is how many leases a row has at the most.
+const rowSize = 4096
 
 // add adds a lease, which mostly is of the same holder as the one before.
 func (x *groups) add(l *enforcer.Lease) {
@@ -39,21 +45,23 @@ func (x *groups) add(l *enforcer.Lease) {
 
 func (g *group) add(l *enforcer.Lease) {
 	last := len(g.rows) - 1
-	switch {
-	case last < 0:
-		g.rows = append(g.rows, []*enforcer.Lease{l})
-	case len(g.rows[last]) < groupRow:
-		g.rows[last] = append(g.rows[last], l)
-	default:
-		g.rows = append(g.rows, append(make([]*enforcer.Lease, 0, groupRow), l))
+	if last < 0 || len(g.rows[last].ids) == rowSize {
+		row := groupRow{}
+		if last >= 0 { // where one row was filled, the next is likely to be
+			row.leases, row.ids = make([]*enforcer.Lease, 0, rowSize), make([]enforcer.LeaseID, 0, rowSize)
+		}
+		g.rows = append(g.rows, row)
+		last++
 	}
+	row := &g.rows[last]
+	row.leases, row.ids = append(row.leases, l), append(row.ids, l.ID)
 	g.n++
 }
 
 // leases calls yield with each lease in the order in which they were added, until it returns false.
 func (g *group) leases(yield func(*enforcer.Lease) bool) {
 	for _, row := range g.rows {
-		for _, l := range row {
+		for _, l := range row.leases {
 			if !yield(l) {
 				return
 			}
@@ -62,10 +70,10 @@ func (g *group) leases(yield func(*enforcer.Lease) bool) {
 }
 
 // ids is leases for their ids.
-func (g *group) ids() iter.Seq[enforcer.LeaseID] {
-	return func(yield func(enforcer.LeaseID) bool) {
-		for l := range g.leases {
-			if !yield(l.ID) {
+func (g *group) ids(yield func(enforcer.LeaseID) bool) {
+	for _, row := range g.rows {
+		for _, id := range row.ids {
+			if !yield(id) {
 				return
 			}
 		}
@@ -74,7 +82,7 @@ func (g *group) ids() iter.Seq[enforcer.LeaseID] {
 
 // beside runs f and g, at the same time where that is worth a goroutine for n leases.
 func beside(n int, f, g func()) {
-	if n < groupRow {
+	if n < rowSize {
 		f()
 		g()
 		return

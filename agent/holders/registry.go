@@ -116,7 +116,7 @@ func (r *Registry) Hold(id enforcer.LeaseID, caller enforcer.Caller, handle *liv
 // holdAll is Hold of a group. Nobody waits for the registry yet.
 func (r *Registry) holdAll(g *group, handle *liveness.Handle) error {
 	key := keyOf(handle)
-	ids := enforcer.InOrder(g.ids())
+	ids := enforcer.InOrder(g.ids)
 	r.mu.Lock()
 	x := r.process(key, g.by.Caller)
 	r.mark(x, false)

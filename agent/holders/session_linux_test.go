@@ -244,7 +244,7 @@ func TestRecoverLooksForAProcessOnce(t *testing.T) {
 // A process with thousands of leases has them all after a restart: each is known, one that ends is forgotten, and the
 // others end with the process.
 func TestRecoverManyLeasesOfAProcess(t *testing.T) {
-	const n = 2*max(manyLeases, groupRow) + 3 // of several rows, and of a table
+	const n = 2*max(manyLeases, rowSize) + 3 // of several rows, and of a table
 	r, left := newRegistry(t)
 	handle, kill := living(t)
 	d := &slots{}
