@@ -179,7 +179,10 @@ func (p *pool) put(i int, x expiring) {
 
 func (p *pool) less(i, j int) bool {
 	a, b := p.expiry.at(i), p.expiry.at(j)
-	return a.end < b.end || a.end == b.end && a.ExpiresAt.Before(b.ExpiresAt)
+	if a.end != b.end || a.end != math.MinInt64 && a.end != math.MaxInt64 {
+		return a.end < b.end // after a recovery most ends are the same: no lease is looked at for that
+	}
+	return a.ExpiresAt.Before(b.ExpiresAt)
 }
 
 func (p *pool) up(i int) {
