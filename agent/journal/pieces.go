@@ -23,9 +23,10 @@ func (j *Journal) readable() io.ReaderAt {
 const (
 	// readSize is how many bytes of a file are read at a time.
 	readSize = 256 << 10
-	// pieceSize is how many bytes of a resident file are mapped at a time: so few do not count in the memory of the
-	// process. It is a multiple of every page's size.
-	pieceSize = 2 << 20
+	// pieceSize is how many bytes of a resident file are mapped at a time: so few hardly count in the memory of the
+	// process, and yet the other processors are seldom told that a mapping is gone. It is a multiple of every page's
+	// size.
+	pieceSize = 8 << 20
 )
 
 // pieces gives the bytes of a file from one offset to another, piece by piece.
