@@ -218,7 +218,7 @@ func (e *Enforcer) Revoking() bool {
 			return true
 		}
 	}
-	for _, p := range e.pools {
+	for _, p := range e.due.heap { // of others nothing is due
 		if !p.revokeAt.IsZero() {
 			return true
 		}

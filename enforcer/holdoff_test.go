@@ -92,7 +92,7 @@ func TestHoldOff(t *testing.T) {
 	if d := s.evict(first, 10*time.Minute); d.Denial != nil || d.Lease.ID != first {
 		t.Fatalf("%+v", d)
 	}
-	for _, p := range s.e.Pools(s.e.PoolNames(), s.now) {
+	for _, p := range s.e.AppendPools(nil, s.e.PoolNames(), s.now) {
 		one, _ := s.e.Pool(p.Name, s.now)
 		if want := p.Name == "a"; len(p.HoldOffs) == 1 != want || len(one.HoldOffs) == 1 != want {
 			t.Errorf("pool %s: %+v", p.Name, p.HoldOffs)

@@ -28,25 +28,35 @@ func (e *Enforcer) Page(f Filter, after Cursor, most int) (out []*Lease, next Cu
 	return e.AppendPage(nil, f, after, most)
 }
 
-// AppendPage is Page that appends the leases to out.
+// AppendPage is Page that appends the leases to out. It looks into no lease but the last where it need not: each is
+// somewhere else in memory, and others wait.
 func (e *Enforcer) AppendPage(out []*Lease, f Filter, after Cursor, most int) (_ []*Lease, next Cursor, more bool) {
-	next = after
-	e.shortest(f)(after, func(h *held) bool {
+	leases, exact := e.shortest(f)
+	revoking := e.Revoking()
+	var last *held
+	leases(after, func(h *held) bool {
 		if more = most == 0; more {
 			return false
 		}
 		most--
-		next = CursorOf(h.Lease)
-		if f.has(h.Lease) {
+		last = h
+		switch {
+		case !exact && !f.has(h.Lease):
+		case revoking:
 			out = append(out, e.view(h))
+		default:
+			out = append(out, h.Lease)
 		}
 		return true
 	})
+	if next = after; last != nil {
+		next = CursorOf(last.Lease)
+	}
 	return out, next, more
 }
 
-// shortest returns the shortest list that has all that a filter lets through.
-func (e *Enforcer) shortest(f Filter) func(Cursor, func(*held) bool) {
+// shortest returns the shortest list that has all that a filter lets through; exact: and nothing else.
+func (e *Enforcer) shortest(f Filter) (leases func(Cursor, func(*held) bool), exact bool) {
 	var lists []*series
 	if f.User != nil {
 		a := e.accounts[*f.User]
@@ -63,7 +73,7 @@ func (e *Enforcer) shortest(f Filter) func(Cursor, func(*held) bool) {
 		lists = append(lists, p.members)
 	}
 	if len(lists) == 0 {
-		return e.after
+		return e.after, true
 	}
 	least := lists[0]
 	for _, s := range lists[1:] {
@@ -71,7 +81,7 @@ func (e *Enforcer) shortest(f Filter) func(Cursor, func(*held) bool) {
 			least = s
 		}
 	}
-	return least.after
+	return least.after, len(lists) == 1
 }
 
 // after calls yield with the leases behind a place in the list of all, in their order, until it returns false.
@@ -90,7 +100,7 @@ func (e *Enforcer) after(c Cursor, yield func(*held) bool) {
 			runs = append(runs, run{next, h})
 		}
 	}
-	for len(runs) > 0 {
+	for len(runs) > 1 {
 		first := 0
 		for i := range runs {
 			if CursorOf(runs[i].at.Lease).compare(CursorOf(runs[first].at.Lease)) < 0 {
@@ -105,6 +115,11 @@ func (e *Enforcer) after(c Cursor, yield func(*held) bool) {
 		} else {
 			runs[first] = runs[len(runs)-1]
 			runs = runs[:len(runs)-1]
+		}
+	}
+	for _, r := range runs { // nothing is compared any more
+		for h, ok := r.at, true; ok && yield(h); {
+			h, ok = r.next()
 		}
 	}
 }

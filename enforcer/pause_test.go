@@ -82,7 +82,8 @@ func TestPausedGrantsNothing(t *testing.T) {
 	if d := acquire(4, time.Hour); d.Waiter == nil {
 		t.Fatalf("one that may wait: %+v", d)
 	}
-	if p, _ := e.Pool("streams", at); p.Available() != 0 || !e.Pools(e.PoolNames(), at)[0].Paused || p.Limit != 4 ||
+	if p, _ := e.Pool("streams", at); p.Available() != 0 || p.Limit != 4 ||
+		!e.AppendPools(nil, e.PoolNames(), at)[0].Paused ||
 		p.InUse != 1 {
 		t.Errorf("the pool is %+v", p)
 	}

@@ -268,10 +268,9 @@ func (e *Enforcer) PoolNames() []string {
 	return out
 }
 
-// Pools returns the pools and meters of these names at the instant now, in the order of the names.
-func (e *Enforcer) Pools(names []string, now time.Time) []PoolStatus {
-	out := make([]PoolStatus, 0, len(names))
-	paused := e.pausedAt(now)
+// AppendPools appends the pools and meters of these names at the instant now, in the order of the names.
+func (e *Enforcer) AppendPools(out []PoolStatus, names []string, now time.Time) []PoolStatus {
+	before, paused := len(out), e.pausedAt(now)
 	for _, name := range names {
 		if p, ok := e.pools[name]; ok {
 			out = append(out, p.status(name))
@@ -283,7 +282,7 @@ func (e *Enforcer) Pools(names []string, now time.Time) []PoolStatus {
 		}
 	}
 	holdOffs := e.HoldOffs()
-	for i := range out {
+	for i := before; i < len(out); i++ {
 		out[i].Paused = paused
 		out[i].holdOffsAmong(holdOffs)
 	}

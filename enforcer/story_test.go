@@ -147,7 +147,7 @@ func (s *story) run(f []string) {
 			s.judge()
 		}
 	case "pools":
-		for _, p := range s.e.Pools(slices.Sorted(slices.Values(s.e.PoolNames())), s.now) {
+		for _, p := range s.e.AppendPools(nil, slices.Sorted(slices.Values(s.e.PoolNames())), s.now) {
 			borrowed := ""
 			if p.Borrowed > 0 {
 				borrowed = fmt.Sprintf(", %d borrowed", p.Borrowed)

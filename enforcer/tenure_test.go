@@ -406,7 +406,7 @@ func TestMeterIsShownByItsPeriod(t *testing.T) {
 			t.Errorf("at %v: %d are drawn in the month and %d in all, want %d and %d", row.at, m.InUse, all.InUse,
 				row.monthly, row.total)
 		}
-		for _, p := range f.e.Pools(f.e.PoolNames(), row.at) {
+		for _, p := range f.e.AppendPools(nil, f.e.PoolNames(), row.at) {
 			if p.Name == "m" && p.InUse != row.monthly {
 				t.Errorf("at %v: %d are listed", row.at, p.InUse)
 			}

@@ -4,6 +4,7 @@ import (
 	"compress/gzip"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -27,10 +28,11 @@ const (
 //
 // The series of pools may be a hundred thousand. The library writes them a metric and a chunk at a time, from memory
 // that is used again; its registry would make, sort and check an object of each before the first is written. A caller
-// that asks for another form than these two, or for some metrics by name, gets the answer of the registry.
+// that asks for another form than these two, or for some metrics by name, gets the answer of the registry. Where none of
+// these names is of a metric of pools, that does not ask the pools.
 func (m *Metrics) Handler(network bool) http.Handler {
-	library := promhttp.HandlerFor(m.Gatherer(), promhttp.HandlerOpts{EnableOpenMetrics: true,
-		DisableCompression: !network})
+	o := promhttp.HandlerOpts{EnableOpenMetrics: true, DisableCompression: !network}
+	library, rest := promhttp.HandlerFor(m.Gatherer(), o), promhttp.HandlerFor(m.rest, o)
 	scrapes := make(chan struct{}, mostScrapes)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {
@@ -44,12 +46,21 @@ func (m *Metrics) Handler(network bool) http.Handler {
 		defer func() { m.held.Set(longest().Seconds()) }()
 		format := expfmt.NegotiateAccept(r.Header, expfmt.DefaultOpenMetricsAcceptedFormats()...)
 		kind := format.FormatType()
-		if kind != expfmt.TypeTextPlain && kind != expfmt.TypeOpenMetrics || r.URL.Query().Has("name[]") {
+		switch names := r.URL.Query()["name[]"]; {
+		case len(names) > 0 && !slices.ContainsFunc(names, isOfPools):
+			rest.ServeHTTP(w, r)
+			return
+		case len(names) > 0 || kind != expfmt.TypeTextPlain && kind != expfmt.TypeOpenMetrics:
 			library.ServeHTTP(w, r)
 			return
 		}
 		m.answer(w, format, network && takesGzip(r.Header))
 	})
+}
+
+// isOfPools reports whether a name is that of a metric of pools.
+func isOfPools(name string) bool {
+	return slices.ContainsFunc(poolFamilies, func(f poolFamily) bool { return f.full == name })
 }
 
 // takesGzip reports whether a caller takes an answer that is compressed.

@@ -235,6 +235,21 @@ func TestLongestHold(t *testing.T) {
 	}
 }
 
+// A scrape of some metrics by name asks the pools only for one of theirs.
+func TestNamedMetricsAskNoPools(t *testing.T) {
+	for target, want := range map[string]int{"?name[]=usher_build_info&name[]=usher_license_state": 0,
+		"?name[]=usher_build_info&name[]=usher_slots_in_use": 1, "": 1} {
+		asked := 0
+		m := full()
+		states := m.states
+		m.states = func() []enforcer.PoolStatus { asked++; return states() }
+		w := get(m.Handler(false), "/metrics"+target)
+		if asked != want || !strings.Contains(w.Body.String(), "usher_build_info{") {
+			t.Errorf("%q asks the pools %d times, want %d", target, asked, want)
+		}
+	}
+}
+
 // More scrapes at a time than mostScrapes are turned away, and those that are answered hold nobody up.
 func TestTooManyScrapes(t *testing.T) {
 	inside, on := make(chan struct{}), make(chan struct{})

@@ -20,7 +20,7 @@ func (d *Desk) Pools() []enforcer.PoolStatus {
 	var p pace
 	for part := range slices.Chunk(names, poolsAtATime) {
 		now := d.lockSettled()
-		out = append(out, d.core.Pools(part, now)...)
+		out = d.core.AppendPools(out, part, now)
 		d.mu.Unlock()
 		p.giveWay()
 	}

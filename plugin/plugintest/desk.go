@@ -281,7 +281,7 @@ func (d *Desk) Pools() []enforcer.PoolStatus {
 	d.Do(&enforcer.Tick{})
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.core.Pools(slices.Sorted(slices.Values(d.core.PoolNames())), d.now)
+	return d.core.AppendPools(nil, slices.Sorted(slices.Values(d.core.PoolNames())), d.now)
 }
 
 func (d *Desk) Host(_ context.Context, product string) plugin.Host {
