@@ -28,8 +28,8 @@ const (
 //
 // The series of pools may be a hundred thousand. The library writes them a metric and a chunk at a time, from memory
 // that is used again; its registry would make, sort and check an object of each before the first is written. A caller
-// that asks for another form than these two, or for some metrics by name, gets the answer of the registry. Where none of
-// these names is of a metric of pools, that does not ask the pools.
+// that asks for another form than these two, or for some metrics by name, gets the answer of the registry. Where none
+// of these names is of a metric of pools, that does not ask the pools.
 func (m *Metrics) Handler(network bool) http.Handler {
 	o := promhttp.HandlerOpts{EnableOpenMetrics: true, DisableCompression: !network}
 	library, rest := promhttp.HandlerFor(m.Gatherer(), o), promhttp.HandlerFor(m.rest, o)
