@@ -17,10 +17,10 @@ func (d *Desk) keepMemory() {
 	leases, most, pools := d.core.Len(), d.most, d.pools
 	d.most = leases
 	d.mu.Unlock()
-	memory.Look()
+	over := memory.Look()
 	d.memory.Set(leases)
 	d.memory.Peak(most)
-	due := d.memory.Due()
+	due := d.memory.Due() || over
 	if max(pools-d.pooled, d.pooled-pools) >= manyPools {
 		d.pooled, due = pools, true
 		d.memory.Gave()

@@ -33,11 +33,11 @@ func Percent(leases int) int { return percentOf(leases, usual) }
 func percentOf(leases, few int) int { return max(least, min(few, 100*slack/max(1, leases*leaseSize))) }
 
 const (
-	// often is how many collections between two looks are so many that the heap is too small for the garbage that is
-	// made.
-	often = 2
+	// steady looks one after the other, each with a collection since the one before, and often collections in all: the
+	// heap is too small for the garbage that is made. A burst, as when many sessions open at once, is over sooner.
+	steady, often = 8, 12
 	// rest is after how many looks without any collection in between that is over.
-	rest = 10
+	rest = 5
 	// busy is the collector's target until then, where the heap is small: up to smallHeap bytes, and half of it up to
 	// twice as many. So the heap may have 16 MiB more than is in use, and a larger one what it has else.
 	busy      = 400
@@ -47,37 +47,45 @@ const (
 // pressure is how often the heap was collected lately.
 type pressure struct {
 	cycles uint64 // of the collector, at the last look
+	looks  int    // one after the other, with a collection since the one before
+	made   uint64 // collections in these
 	calm   int    // looks since the last collection
-	high   bool   // it is collected often
+	high   bool   // it is collected too often
 }
 
 // next returns the target for few leases that follows from a look: so many collections there were since the start of
-// the process, and so many bytes were in use after the last.
-func (p *pressure) next(cycles, inUse uint64) int {
-	since := cycles - p.cycles
+// the process, and so many bytes were in use after the last. over says that the heap need be no larger than it is else
+// from now on.
+func (p *pressure) next(cycles, inUse uint64) (percent int, over bool) {
+	since, was := cycles-p.cycles, p.high
 	p.cycles = cycles
-	if p.calm++; since > 0 {
-		p.calm = 0
+	if since > 0 {
+		p.looks, p.made, p.calm = p.looks+1, p.made+since, 0
+	} else {
+		p.looks, p.made, p.calm = 0, 0, p.calm+1
 	}
-	p.high = since >= often || p.high && p.calm < rest
+	p.high = p.looks >= steady && p.made >= often || p.high && p.calm < rest
+	over = was && !p.high
 	switch {
 	case !p.high || inUse > 2*smallHeap:
-		return usual
+		return usual, over
 	case inUse > smallHeap:
-		return busy / 2
+		return busy / 2, over
 	default:
-		return busy
+		return busy, over
 	}
 }
 
-// Look sees how often the heap is collected, and has the target follow. It is called every second.
-func Look() {
+// Look sees how often the heap is collected, and has the target follow. It is called every second, and reports whether
+// the caller is to call [debug.FreeOSMemory]: the heap has been larger, and need not be any more.
+func Look() (over bool) {
 	now := []metrics.Sample{{Name: "/gc/cycles/total:gc-cycles"}, {Name: "/gc/heap/live:bytes"}}
 	metrics.Read(now)
 	process.Lock()
 	defer process.Unlock()
-	process.few = process.pressure.next(now[0].Value.Uint64(), now[1].Value.Uint64())
+	process.few, over = process.pressure.next(now[0].Value.Uint64(), now[1].Value.Uint64())
 	settle()
+	return over
 }
 
 // process is the one collector of this process, and what all shares in it want.

@@ -52,26 +52,42 @@ func TestShare(t *testing.T) {
 	one.Set(0)
 }
 
-// A small heap that is collected often may grow further, until there are no collections for a while.
+// A small heap that is collected often for some seconds may grow further, until there are no collections for a while.
+// Then its memory is given back. A burst changes nothing.
 func TestPressure(t *testing.T) {
 	t.Parallel()
 	var p pressure
-	const mib = 1 << 20
-	for i, step := range []struct{ cycles, inUse, want uint64 }{{1, 3 * mib, usual}, {2, 3 * mib, usual},
-		{4, 3 * mib, busy}, {5, 3 * mib, busy}, {5, 3 * mib, busy}, {6, 5 * mib, busy / 2}, {9, 9 * mib, usual},
-		{10, 3 * mib, busy}} {
-		if is := p.next(step.cycles, step.inUse); is != int(step.want) {
-			t.Errorf("look %d, %+v: %d", i, step, is)
+	cycles := uint64(0)
+	look := func(step string, since, inUse uint64, want int, over bool) {
+		t.Helper()
+		cycles += since
+		if is, gone := p.next(cycles, inUse<<20); is != want || gone != over {
+			t.Errorf("%s: %d, %v", step, is, gone)
 		}
 	}
-	for i := range rest {
-		if is := p.next(10, 3*mib); (is == usual) != (i == rest-1) {
-			t.Errorf("%d looks after the last collection: %d", i+1, is)
+	look("a burst", 20, 3, usual, false)
+	look("is over", 0, 3, usual, false)
+	for range steady + 2 {
+		look("now and then", 1, 3, usual, false)
+	}
+	look("calm", 0, 3, usual, false)
+	for range steady - 1 {
+		look("often", 2, 3, usual, false)
+	}
+	look("for some seconds", 2, 3, busy, false)
+	look("more in use", 1, 5, busy/2, false)
+	look("much in use", 1, 9, usual, false)
+	for range 2 {
+		for range rest - 1 {
+			look("few collections", 0, 3, busy, false)
 		}
+		look("one more", 1, 3, busy, false)
 	}
-	if is := p.next(11, 3*mib); is != usual {
-		t.Errorf("after the next one: %d", is)
+	for range rest - 1 {
+		look("no collections", 0, 3, busy, false)
 	}
+	look("for a while", 0, 3, usual, true)
+	look("from then on", 1, 3, usual, false)
 }
 
 // Memory is given back once after many leases have come or gone, when no more do.
