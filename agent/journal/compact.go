@@ -280,7 +280,7 @@ func (j *Journal) replacing(s *successor) error {
 		return nil
 	}
 	var sum summed
-	if err := sum.upto(s.file, s.file, s.size); err != nil {
+	if err := sum.upto(s.file, s.size); err != nil {
 		return j.cannot("read a successor of", err)
 	}
 	return j.c.Replacing(Extent{s.size, sum.hash.Sum(nil)})

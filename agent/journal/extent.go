@@ -38,12 +38,12 @@ type summed struct {
 	hash hash.Hash
 }
 
-// upto sums file as far as size. r is that file, or another way to read it.
-func (s *summed) upto(file File, r io.ReaderAt, size int64) error {
+// upto sums file as far as size.
+func (s *summed) upto(file File, size int64) error {
 	if s.file != file || s.hash == nil || s.size > size {
 		s.file, s.size, s.hash = file, 0, sha256.New()
 	}
-	err := s.more(r, size)
+	err := s.more(size)
 	if err == nil && s.size != size {
 		err = io.ErrUnexpectedEOF
 	}
@@ -54,9 +54,8 @@ func (s *summed) upto(file File, r io.ReaderAt, size int64) error {
 }
 
 // more sums on, to size or to where the file ends.
-func (s *summed) more(r io.ReaderAt, size int64) (err error) {
-	in := piecesOf(r, s.size, size)
-	defer in.faults(func() { err = io.ErrUnexpectedEOF })()
+func (s *summed) more(size int64) error {
+	in := piecesOf(s.file, s.size, size)
 	for s.size < size {
 		b, err := in.bytes(s.size, readSize)
 		if err != nil || len(b) == 0 {
@@ -64,9 +63,6 @@ func (s *summed) more(r io.ReaderAt, size int64) (err error) {
 		}
 		s.hash.Write(b)
 		s.size += int64(len(b))
-	}
-	if in.shorter() {
-		return io.ErrUnexpectedEOF
 	}
 	return nil
 }
@@ -85,7 +81,7 @@ func (j *Journal) Extent() (Extent, error) {
 	case file == nil: // see Config.Late
 		return Extent{}, j.cannot("read", ErrFull)
 	}
-	if err := j.sums.upto(file, file, size); err != nil {
+	if err := j.sums.upto(file, size); err != nil {
 		return Extent{}, j.cannot("read", err)
 	}
 	return Extent{size, j.sums.hash.Sum(nil)}, nil
@@ -93,14 +89,14 @@ func (j *Journal) Extent() (Extent, error) {
 
 // begins reports how file, of size bytes, differs from what want says of its beginning; empty: it does not. It sums as
 // many bytes as it must.
-func (s *summed) begins(file File, r io.ReaderAt, size int64, want []Extent) (Fault, error) {
+func (s *summed) begins(file File, size int64, want []Extent) (Fault, error) {
 	for _, x := range slices.SortedFunc(slices.Values(want), func(a, b Extent) int {
 		return cmp.Compare(a.Size, b.Size)
 	}) {
 		if x.Size > size || x.Size < 0 {
 			break
 		}
-		if err := s.upto(file, r, x.Size); err != nil {
+		if err := s.upto(file, x.Size); err != nil {
 			return "", err
 		}
 		if bytes.Equal(s.hash.Sum(nil), x.Digest) {
@@ -122,14 +118,14 @@ type checking struct {
 // check starts to look. The caller waits for the answer, also where it needs none.
 func (j *Journal) check() *checking {
 	c := &checking{sound: make(chan int64, 1), done: make(chan struct{})}
-	file, r, size := j.file, j.readable(), j.size
+	file, size := j.file, j.size
 	go func() {
 		defer close(c.done)
-		if c.fault, c.err = j.sums.begins(file, r, size, j.c.Sealed); c.err != nil {
+		if c.fault, c.err = j.sums.begins(file, size, j.c.Sealed); c.err != nil {
 			return
 		}
 		if size, ok := <-c.sound; ok { // the seal of this start covers all of it
-			_ = j.sums.upto(file, r, size) // Extent sums again, and says so
+			_ = j.sums.upto(file, size) // Extent sums again, and says so
 		}
 	}()
 	return c
@@ -164,7 +160,7 @@ func Check(path string, want []Extent) (Fault, error) {
 		return Empty, nil
 	}
 	var s summed
-	return s.begins(f, f, fi.Size(), want)
+	return s.begins(f, fi.Size(), want)
 }
 
 // ExtentOf returns the whole of a journal's file that is not open. Where there is none, the error is fs.ErrNotExist.
@@ -183,7 +179,7 @@ func ExtentOf(path string) (Extent, error) {
 		return Extent{}, fmt.Errorf("journal %s: %w", path, err)
 	}
 	var s summed
-	if err := s.upto(f, f, fi.Size()-zeros); err != nil {
+	if err := s.upto(f, fi.Size()-zeros); err != nil {
 		return Extent{}, fmt.Errorf("journal %s: %w", path, err)
 	}
 	return Extent{s.size, s.hash.Sum(nil)}, nil

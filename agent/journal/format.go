@@ -200,7 +200,6 @@ func scan(r io.ReaderAt, from, to int64, each func(record []byte) error) (good i
 func walk(r io.ReaderAt, from, to int64, sum bool, each func(record []byte) error) (good int64, err error) {
 	in := piecesOf(r, from, to)
 	good = from
-	defer in.faults(func() { err = nil })()
 	for good < to {
 		head, err := in.bytes(good, recordHead)
 		if err != nil || len(head) < recordHead {
@@ -220,9 +219,6 @@ func walk(r io.ReaderAt, from, to int64, sum bool, each func(record []byte) erro
 			if data, _, _ = parseRecord(record, good); data == nil {
 				return good, nil
 			}
-		}
-		if good+int64(n) == to && in.shorter() {
-			return good, nil
 		}
 		if err := each(data); err != nil {
 			return good, err

@@ -187,7 +187,7 @@ func (j *Journal) open(replay func([]byte) error) (r Report, err error) {
 	j.safe = j.size
 	j.mapEnd()
 	var refused error
-	good, err := walk(j.readable(), headerSize, j.size, false, func(b []byte) error {
+	good, err := walk(j.file, headerSize, j.size, false, func(b []byte) error {
 		refused = replay(b)
 		r.Records++
 		return refused

@@ -44,7 +44,7 @@ func (j *Journal) soundEnd() (good int64, records int, err error) {
 	if j.base, err = parseHeader(j.path, head); err != nil {
 		return 0, 0, err
 	}
-	if good, records, err = whole(j.readable(), headerSize, j.size); err != nil {
+	if good, records, err = whole(j.file, headerSize, j.size); err != nil {
 		return 0, 0, j.cannot("read", err)
 	}
 	if good < j.size {

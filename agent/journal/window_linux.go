@@ -123,11 +123,6 @@ func mapFile(f *os.File, from, size int64) ([]byte, error) {
 	return mem, nil
 }
 
-// mapToRead maps a part of a file that is there, all of its pages at once.
-func mapToRead(f *os.File, from, size int64) ([]byte, error) {
-	return unix.Mmap(int(f.Fd()), from, int(size), unix.PROT_READ, unix.MAP_SHARED|unix.MAP_POPULATE)
-}
-
 func unmap(mem []byte) {
 	if mem != nil {
 		_ = unix.Munmap(mem) // our own, so that it cannot fail
