@@ -36,7 +36,7 @@ func (s *suite) grown(ctx context.Context, name string, g goal, n int, prepare f
 					return err
 				}
 			}
-			before, err := resident(agent.Process.Pid)
+			before, err := settled(agent.Process.Pid)
 			if err != nil {
 				return err
 			}
@@ -106,7 +106,7 @@ func (s *suite) released(ctx context.Context) error {
 			return err
 		}
 		return site.serve(ctx, func(agent *exec.Cmd) error {
-			before, err := resident(agent.Process.Pid)
+			before, err := settled(agent.Process.Pid)
 			if err != nil {
 				return err
 			}

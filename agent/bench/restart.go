@@ -60,7 +60,7 @@ func (s *suite) million(ctx context.Context, kind, params string) error {
 			return err
 		}
 		defer func() { stop(cmd) }()
-		before, err := resident(cmd.Process.Pid)
+		before, err := settled(cmd.Process.Pid)
 		if err != nil {
 			return err
 		}
