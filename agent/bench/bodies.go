@@ -74,11 +74,12 @@ func (s *suite) pools(ctx context.Context) error {
 		})
 }
 
+// sessions measures many sessions with a lease each. Before them one comes and goes, so that the code that it runs is
+// mapped on both sides.
 func (s *suite) sessions(ctx context.Context) error {
-	n := s.times(2000)
-	return s.grown(ctx, "scale: resident memory of a session", atMost(16), n, nil, func(site *site) (func(), error) {
+	opened := func(site *site, n int) (end func(), err error) {
 		var all []*talk
-		end := func() {
+		end = func() {
 			for _, t := range all {
 				t.conn.Close()
 			}
@@ -94,7 +95,13 @@ func (s *suite) sessions(ctx context.Context) error {
 			}
 		}
 		return end, nil
-	})
+	}
+	n := s.times(2000)
+	return s.grown(ctx, "scale: resident memory of a session", atMost(16), n, func(site *site) error {
+		end, err := opened(site, 1)
+		end()
+		return err
+	}, func(site *site) (func(), error) { return opened(site, n) })
 }
 
 // released measures a process that holds many leases, and the memory that is left within seconds after it gave them all
