@@ -20,7 +20,7 @@ func (s *suite) idle(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		window := 8 * time.Second
+		window := 6 * time.Second
 		if s.share > 0 {
 			window = time.Second
 		}
