@@ -69,6 +69,15 @@ func raceDetector() bool {
 	return ok && slices.Contains(info.Settings, debug.BuildSetting{Key: "-race", Value: "true"})
 }
 
+// collected returns what is in use once garbage was collected twice: a stack is halved once a collection, and what a
+// pool of memory keeps is gone after two.
+func collected() (m runtime.MemStats) {
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return m
+}
+
 // mostOfASession is how many bytes a session that is idle and holds a lease may take in the whole agent once garbage
 // was collected: 4 KiB of stack, some 3 KiB of heap, and room for a little more.
 const mostOfASession = 8 << 10
@@ -82,10 +91,7 @@ func TestMemoryOfASession(t *testing.T) {
 	h.drop("a.lic", h.sign("a", 1000, nil))
 	h.until("valid", inForce("a"))
 	used := func() int64 {
-		var m runtime.MemStats
-		runtime.GC()
-		runtime.GC() // a stack is halved once a collection
-		runtime.ReadMemStats(&m)
+		m := collected()
 		return int64(m.HeapAlloc + m.StackInuse)
 	}
 	const sessions = 300
@@ -126,13 +132,7 @@ func TestMemoryOfAPool(t *testing.T) {
 	h := open(t, "")
 	h.drop("a.lic", h.sign("a", 1000, nil))
 	h.until("valid", inForce("a"))
-	used := func() int64 {
-		var m runtime.MemStats
-		runtime.GC()
-		runtime.GC() // what a pool of memory keeps is gone after two
-		runtime.ReadMemStats(&m)
-		return int64(m.HeapAlloc)
-	}
+	used := func() int64 { return int64(collected().HeapAlloc) }
 	const pools = 3500
 	before := used()
 	h.drop("a.lic", h.sign("a2", 1000, func(c *usher.Claims) {

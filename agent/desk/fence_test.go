@@ -135,7 +135,8 @@ func (q queueing) Observe(ev *enforcer.Event) {
 
 // An acquire that may wait, and was granted what was over by the time that it was written, waits on for what is left of
 // its time: it is granted the slots that come, and its client token is good for it. Where none come, it is denied for
-// want of slots when its time is up. What waits for nothing is told to try again, and may with the same client token.
+// want of slots when its time is up. One that does not wait is told to try again, and may
+// with the same client token.
 func TestLateGrantWaitsOn(t *testing.T) {
 	for name, wait := range map[string]time.Duration{"slots come": time.Hour, "none come": time.Second, "no wait": 0} {
 		t.Run(name, func(t *testing.T) {

@@ -127,7 +127,7 @@ func (full) Acquire(context.Context, *enforcer.Acquire) (api.Grant, *enforcer.De
 	return api.Grant{}, &enforcer.Denial{Code: enforcer.NoSlots, Hint: "wait too (wait_seconds), or try again later"}
 }
 
-// What callers of a dialect are told names no field of the local API.
+// A denial of a dialect names no field of the local API.
 func TestDenialNamesNoField(t *testing.T) {
 	t.Parallel()
 	c := configOf(t, "")

@@ -94,8 +94,8 @@ func TestOutOfQuota(t *testing.T) {
 	})
 }
 
-// What kept an agent from telling others that it lacks slots is told again until the next word is due. Where nobody is
-// left to tell by then, it is forgotten: it keeps nobody from anything any more.
+// An agent that could not tell others that it lacks slots says why until the next word is due. Where nobody is left to
+// tell by then, it forgets the reason, which keeps nobody from anything any more.
 func TestNobodyIsLeftToTell(t *testing.T) {
 	bubble.Test(t, func(t *testing.T) {
 		r := newRig(t)

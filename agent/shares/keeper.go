@@ -66,7 +66,7 @@ type Config struct {
 	Fleet func(l *enforcer.License, document []byte, b plugin.Budgeter,
 		d plugin.Drawer) (plugin.Budgeter, plugin.Drawer)
 	// Giver names for people who gives the share of a pool or meter: "the fleet"; empty: it is the upstream or the site
-	// server. What fails at one says nothing of another. nil: there is no other.
+	// server. A failure at one says nothing of another. nil: there is no other.
 	Giver func(pool string) string
 	// Request makes what leaves the host with a call, but for nonce and state.
 	Request func(*enforcer.License, []byte) plugin.Request

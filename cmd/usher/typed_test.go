@@ -6,7 +6,7 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// What an agent says of its API's fields, a command says of its flags.
+// A command names its flags where an agent names the fields of its API.
 func TestAsTyped(t *testing.T) {
 	acquire := &cobra.Command{}
 	new(acquireFlags).add(acquire)
