@@ -61,8 +61,8 @@ func TestTokenUsedAgainAfterRecovery(t *testing.T) {
 	}
 }
 
-// A caller that was told no because its grant could not be delivered may ask again with the same client token, also over
-// a restart.
+// A caller that was told no because its grant could not be delivered may ask again with the same client token, also
+// over a restart.
 func TestTokenOfWhatWasUndelivered(t *testing.T) {
 	e := New(Options{})
 	var journal []Event

@@ -14,8 +14,8 @@ import (
 	usher "github.com/usher-agent/usher/client"
 )
 
-// The load of the row of etcd's writes: so many agents share a pool in which 240 of 600 slots are in use on the average,
-// since 120 acquires a second hold a slot for two seconds each.
+// The load of the row of etcd's writes: so many agents share a pool in which 240 of 600 slots are in use on the
+// average, since 120 acquires a second hold a slot for two seconds each.
 const (
 	writingAgents  = 6
 	writingLimit   = 600
