@@ -213,7 +213,7 @@ func differ(a, b *Verdict) bool {
 	return a.State != b.State || a.Paused != b.Paused || a.Code != b.Code || a.OnExpiry != b.OnExpiry ||
 		a.Environment != b.Environment ||
 		baseID(a) != baseID(b) ||
-		!maps.Equal(a.Pools, b.Pools) || !maps.EqualFunc(a.Meters, b.Meters, MeterGrant.equal) ||
+		!maps.EqualFunc(a.Pools, b.Pools, PoolGrant.equal) || !maps.EqualFunc(a.Meters, b.Meters, MeterGrant.equal) ||
 		!maps.Equal(a.Features, b.Features) || !slices.Equal(a.Versions, b.Versions)
 }
 

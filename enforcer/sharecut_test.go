@@ -50,6 +50,18 @@ func TestWhoFailsIsNamed(t *testing.T) {
 	}
 }
 
+// That a share cannot be asked for changes nothing of how long a verdict holds, and of what comes then.
+func TestFailingSharesChangeNoTimes(t *testing.T) {
+	f := factsWith(doc("a.lic", unbound, streams(4), func(l *License) { l.Expires = noon.AddDate(0, 0, 60) }))
+	f.Budgets = map[Share]Limit{{"usher/L1", "streams"}: 0}
+	want := Judge(f, noon)
+	f.SharesFailing = map[Share]Failing{{"usher/L1", "streams"}: {"transient", "no leader", "", noon, ""}}
+	is := Judge(f, noon)
+	if want.Until.IsZero() || !is.Until.Equal(want.Until) || len(is.Next) != len(want.Next) {
+		t.Errorf("until %v with %d to come, want %v with %d", is.Until, len(is.Next), want.Until, len(want.Next))
+	}
+}
+
 // Where whoever gives the share of a site cannot be asked, a denial says so: since when, why, and what to do.
 func TestDenialNamesWhoIsCutOff(t *testing.T) {
 	for name, c := range map[string]struct {
