@@ -18,9 +18,8 @@ type fenced struct {
 }
 
 // look replaces the answers that give slots which are over by now with denials, and takes away those whose acquires
-// wait on. It returns false where nothing can be
-// sent any more. It first learns what the session must know of former answers, so that nothing waits between the look
-// and the write. x.mu is held.
+// wait on. It returns false where nothing can be sent any more. It first learns what the session must know of former
+// answers, so that nothing waits between the look and the write. x.mu is held.
 func (x *session) look() bool {
 	if x.conn.prove() != nil {
 		return false
